@@ -1,0 +1,339 @@
+"""From waveforms to scene and timestamp embeddings, batched over windows."""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from hear_mn.architecture import widest_activation
+from hear_mn.checkpoints import Checkpoint, CheckpointError, checkpoint, load_state_dict, locate
+from hear_mn.frontend import LogMel
+from hear_mn.mobilenet import MobileNet, folded
+from hear_mn.variants import MODULE_PART
+
+Precision = Literal["half", "float32"]
+
+SCENE_WINDOW_S = 10.0
+SCENE_STEP_S = 2.5
+TIMESTAMP_WINDOW_MS = 160
+TIMESTAMP_STEP_MS = 50
+
+# Frames of log mels in one batch. On a CPU larger batches are no faster; on a GPU neither are
+# batches over some 60 windows of 10 s.
+CPU_FRAMES, CUDA_FRAMES = 4096, 65536
+CPU_BYTES = 128 << 20  # of the largest activation
+CUDA_SHARE = 0.1  # of the free memory, for the largest activation
+
+
+class AudioError(ValueError):
+    """Audio that cannot be embedded: its shape, type, values, length or sample rate."""
+
+
+def load_embedder(
+    name: str,
+    weights: Path | None,
+    features: Sequence[str],
+    device: str | torch.device,
+    precision: Precision = "half",
+) -> Embedder | ModuleEmbedder:
+    """Return the embedder of a checkpoint: its features in one pass of the network.
+
+    Args:
+        name: a checkpoint of checkpoints.csv.
+        weights: its file; None takes the checkpoint's own (`checkpoints.locate`). For a module:
+            what its `load_model` gets; None lets it find its own.
+        features: of the checkpoint's `feature_sizes`, in the order wanted; may repeat.
+        device: where to run.
+        precision: on CUDA only: `half` is autocast as the reference runs, `float32` is what a CPU
+            always computes. Features differ by about 1 % of their largest value between the two
+            (mn04 under autocast on a CPU: `block0` 0.03 %, `logits` 0.6 %, `clf` 1.3 %).
+
+    Raises:
+        UnknownCheckpoint, CheckpointError, FileNotFoundError: what is wrong with the weights.
+        ValueError: a feature that this checkpoint does not have, or an unknown precision.
+    """
+    row = checkpoint(name)
+    if row.source == "module":
+        return ModuleEmbedder(row, weights, features, device)
+    path = locate(name) if weights is None else weights
+    with torch.device("meta"):  # no initial values: they would come from the global generator
+        network = MobileNet(row.width, row.head, row.strides)
+    network.load_state_dict(load_state_dict(path, row), strict=True, assign=True)
+    return Embedder(row, network.float(), features, precision).to(device)
+
+
+class Embedder(nn.Module):
+    """A checkpoint's front end and network, giving the wanted features of any audio.
+
+    Nothing depends on train or evaluation mode, on torch's random generators or, beyond float
+    rounding, on the other sounds of a batch. Every result is float32 on the embedder's device.
+
+    Memory: one batch of windows (the largest activation is at most 128 MiB on a CPU and a tenth of
+    the free memory on a GPU; three or so are alive at a time), one padded copy of the sounds in
+    it, and the output. A GPU that still runs out of memory gets half the batch from then on.
+    """
+
+    def __init__(
+        self,
+        row: Checkpoint,
+        network: MobileNet,
+        features: Sequence[str],
+        precision: Precision = "half",
+    ) -> None:
+        super().__init__()
+        if unknown := [name for name in features if name not in row.feature_sizes]:
+            raise ValueError(
+                f"{row.checkpoint} has no feature {', '.join(unknown)}; "
+                f"it has {', '.join(row.feature_sizes)}"
+            )
+        if precision not in ("half", "float32"):
+            raise ValueError(f"precision {precision!r}: must be 'half' or 'float32'")
+        self.features = tuple(features)
+        self.feature_sizes = {name: row.feature_sizes[name] for name in features}
+        self.sample_rate = row.sample_rate
+        self.precision = precision
+        self.frames_per_batch: int | None = None  # found from the memory there is, at first use
+        self.frontend = LogMel(row.sample_rate, row.n_mels, row.win_length, row.hop, row.n_fft)
+        self.network = folded(network).requires_grad_(False)
+        self._tapped = tuple(name for name in self.feature_sizes if name != "mels")
+        self._widest = widest_activation(row.width, row.strides, row.n_mels)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the embedder computes."""
+        return self.frontend.filters.device
+
+    @property
+    def scene_size(self) -> int:
+        """The number of values of a scene embedding."""
+        return sum(self.feature_sizes[name] for name in self.features)
+
+    timestamp_size = scene_size
+
+    @property
+    def timestamp_feature_sizes(self) -> dict[str, int]:
+        """The size of every feature at a timestamp: that of a scene."""
+        return self.feature_sizes
+
+    def scene(self, audio: Tensor, sample_rate: int | None = None) -> dict[str, Tensor]:
+        """Return every feature [n_sounds, size] of waveforms [n_sounds, n_samples] in [-1, 1].
+
+        Up to 10 s (inclusive) a sound is embedded whole. A longer one is padded by 5 s of
+        reflection and its embedding is the mean over windows of 10 s every 2.5 s.
+        Raises AudioError; the sample rate is checked where it is given.
+        """
+        return self._by_feature(self.scene_vectors(audio, sample_rate))
+
+    def timestamps(
+        self, audio: Tensor, sample_rate: int | None = None
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Return every feature [n_sounds, n_timestamps, size] and the times in ms.
+
+        Timestamp i is a window of 160 ms centred at 50 * i ms, the audio padded by 80 ms of
+        reflection; the times are float32 [n_sounds, n_timestamps]. Raises AudioError.
+        """
+        vectors, times = self.timestamp_vectors(audio, sample_rate)
+        return self._by_feature(vectors), times
+
+    def scene_vectors(self, audio: Tensor, sample_rate: int | None = None) -> Tensor:
+        """Return the features of `scene` one after another [n_sounds, scene_size]."""
+        check_audio(audio, self.frontend.minimum_samples, self.sample_rate, sample_rate)
+        window, step = (round(s * self.sample_rate) for s in (SCENE_WINDOW_S, SCENE_STEP_S))
+        if audio.shape[1] <= window:
+            return self._embed_windows(audio, audio.shape[1], step, 0)[:, 0]
+        return self._embed_windows(audio, window, step, window // 2).mean(1)
+
+    def timestamp_vectors(
+        self, audio: Tensor, sample_rate: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the features of `timestamps` one after another, and the times in ms."""
+        window, step = (
+            ms * self.sample_rate // 1000 for ms in (TIMESTAMP_WINDOW_MS, TIMESTAMP_STEP_MS)
+        )
+        check_audio(audio, window // 2 + 1, self.sample_rate, sample_rate)
+        vectors = self._embed_windows(audio, window, step, window // 2)
+        times = torch.arange(vectors.shape[1], device=vectors.device) * float(TIMESTAMP_STEP_MS)
+        return vectors, times.repeat(len(audio), 1)
+
+    def _embed_windows(self, audio: Tensor, length: int, step: int, padding: int) -> Tensor:
+        """Return the vectors [n_sounds, n_windows, size] of the windows of the padded audio."""
+        n_windows = (audio.shape[1] + 2 * padding - length) // step + 1
+        vectors = torch.empty(len(audio), n_windows, self.scene_size, device=self.device)
+        sound = 0
+        while sound < len(audio):
+            limit = max(1, self._frames_per_batch() // self.frontend.frames(length))
+            sounds = slice(sound, sound + max(1, limit // n_windows))
+            try:
+                with torch.inference_mode():
+                    padded = self._padded(audio[sounds], padding)
+                    for first in range(0, n_windows, limit):
+                        last = min(first + limit, n_windows) - 1
+                        span = padded[:, first * step : last * step + length]
+                        vectors[sounds, first : last + 1] = self._embed_span(span, length, step)
+            except torch.cuda.OutOfMemoryError:
+                self._halve_batch(limit)
+                continue
+            sound = sounds.stop
+        return vectors
+
+    def _padded(self, audio: Tensor, padding: int) -> Tensor:
+        audio = audio.to(self.device, torch.float32)
+        return pad(audio, (padding, padding), mode="reflect") if padding else audio
+
+    def _embed_span(self, audio: Tensor, length: int, step: int) -> Tensor:
+        """Return the vectors [n_sounds, n_windows, size] of the windows of a few seconds."""
+        half = self.precision == "half" and self.device.type == "cuda"
+        mels = self.frontend.windows(audio, length, step, half=half).flatten(0, 1)
+        found = {"mels": mels.mean(-1)}
+        if self._tapped:
+            with torch.autocast(self.device.type, torch.float16, enabled=half):
+                found |= self.network(mels.unsqueeze(1), self._tapped)
+        joined = torch.cat([found[name].float() for name in self.features], dim=1)
+        return joined.view(len(audio), -1, self.scene_size)
+
+    def _frames_per_batch(self) -> int:
+        if self.frames_per_batch is None:
+            if self.device.type == "cuda":
+                free, _ = torch.cuda.mem_get_info(self.device)
+                most, memory = CUDA_FRAMES, CUDA_SHARE * free
+            else:
+                most, memory = CPU_FRAMES, CPU_BYTES
+            value_bytes = torch.finfo(torch.float32).bits // 8
+            self.frames_per_batch = min(most, int(memory / (self._widest * value_bytes)))
+        return self.frames_per_batch
+
+    def _halve_batch(self, windows: int) -> None:
+        """Halve the batch after the GPU ran out of memory on one of `windows`."""
+        if windows == 1:
+            raise  # noqa: PLE0704 - called where the error is handled
+        assert self.frames_per_batch is not None
+        self.frames_per_batch //= 2
+        torch.cuda.empty_cache()
+        warnings.warn(
+            f"out of GPU memory with {windows} windows a batch; going on with half of that",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+
+    def _by_feature(self, vectors: Tensor) -> dict[str, Tensor]:
+        sizes = [self.feature_sizes[name] for name in self.features]
+        return dict(zip(self.features, vectors.split(sizes, dim=-1), strict=True))
+
+
+class ModuleEmbedder(nn.Module):
+    """A module with the HEAR API that is not ours, with the interface of `Embedder`.
+
+    It has the one feature `embedding`, whose size may differ between scenes and timestamps. Where
+    a GPU runs out of memory on a batch, its two halves are tried.
+    """
+
+    def __init__(
+        self,
+        row: Checkpoint,
+        weights: Path | None,
+        features: Sequence[str],
+        device: str | torch.device,
+    ) -> None:
+        super().__init__()
+        if tuple(features) != (MODULE_PART,):
+            raise ValueError(f"{row.checkpoint}: a module has the one feature {MODULE_PART}")
+        self.module, model = _load_module(row, weights)
+        self.model = model.to(device).eval()
+        self.features = tuple(features)
+        self.sample_rate = row.sample_rate
+        self.scene_size: int = model.scene_embedding_size
+        self.timestamp_size: int = model.timestamp_embedding_size
+        self.feature_sizes = {MODULE_PART: self.scene_size}
+        self.timestamp_feature_sizes = {MODULE_PART: self.timestamp_size}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's parameters lie."""
+        return next((p.device for p in self.model.parameters()), torch.device("cpu"))
+
+    def scene(self, audio: Tensor, sample_rate: int | None = None) -> dict[str, Tensor]:
+        """Return {"embedding": float32 [n_sounds, scene_size]}; raises AudioError."""
+        return {MODULE_PART: self.scene_vectors(audio, sample_rate)}
+
+    def timestamps(
+        self, audio: Tensor, sample_rate: int | None = None
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Return {"embedding": [n_sounds, n_timestamps, timestamp_size]} and the times in ms."""
+        vectors, times = self.timestamp_vectors(audio, sample_rate)
+        return {MODULE_PART: vectors}, times
+
+    @torch.no_grad()
+    def scene_vectors(self, audio: Tensor, sample_rate: int | None = None) -> Tensor:
+        """Return the module's scene embeddings; raises AudioError."""
+        check_audio(audio, 1, self.sample_rate, sample_rate)
+        try:
+            return self.module.get_scene_embeddings(audio.to(self.device), self.model).float()
+        except torch.cuda.OutOfMemoryError:
+            if len(audio) == 1:
+                raise
+        torch.cuda.empty_cache()
+        return torch.cat([self.scene_vectors(half) for half in audio.tensor_split(2)])
+
+    @torch.no_grad()
+    def timestamp_vectors(
+        self, audio: Tensor, sample_rate: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the module's timestamp embeddings and times; raises AudioError."""
+        check_audio(audio, 1, self.sample_rate, sample_rate)
+        vectors, times = self.module.get_timestamp_embeddings(audio.to(self.device), self.model)
+        return vectors.float(), times.float()
+
+
+def _load_module(row: Checkpoint, weights: Path | None) -> tuple[ModuleType, Any]:
+    """Import a module with the HEAR API and load its model, which must be what its row says."""
+    assert row.module is not None
+    try:
+        module = importlib.import_module(row.module)
+    except ImportError as error:
+        raise CheckpointError(
+            f"{row.checkpoint}: cannot import its module {row.module} ({error}); "
+            "install the package that has it"
+        ) from error
+    model = module.load_model(str(weights)) if weights else module.load_model()
+    if not issubclass(type(model), nn.Module):
+        raise CheckpointError(
+            f"{row.checkpoint}: {row.module}.load_model returned {type(model).__name__}, "
+            "not a torch.nn.Module"
+        )
+    if model.sample_rate != row.sample_rate:
+        raise CheckpointError(
+            f"{row.checkpoint}: {row.module} wants {model.sample_rate} Hz, "
+            f"its row in checkpoints.csv says {row.sample_rate}"
+        )
+    return module, model
+
+
+def check_audio(audio: Tensor, minimum: int, expected_rate: int, rate: int | None) -> None:
+    """Raise AudioError unless `audio` is finite float [n_sounds, n_samples >= minimum]."""
+    if not isinstance(audio, Tensor):
+        raise AudioError(f"audio must be a torch.Tensor, got {type(audio).__name__}")
+    if audio.ndim != 2 or len(audio) == 0:
+        raise AudioError(
+            f"audio must be [n_sounds, n_samples] with at least one sound, "
+            f"got the shape {list(audio.shape)}"
+        )
+    if not audio.is_floating_point():
+        raise AudioError(f"audio must be floating point in [-1, 1], got {audio.dtype}")
+    if rate is not None and rate != expected_rate:
+        raise AudioError(f"audio is at {rate} Hz, the model wants {expected_rate} Hz: resample it")
+    if audio.shape[1] < minimum:
+        raise AudioError(
+            f"audio has {audio.shape[1]} samples, too short for one frame: "
+            f"at least {minimum} are needed ({1000 * minimum / expected_rate:.1f} ms)"
+        )
+    if not torch.isfinite(audio).all():
+        sounds = (~torch.isfinite(audio).all(1)).nonzero().flatten().tolist()
+        raise AudioError(f"audio has NaN or infinite samples in sounds {sounds[:10]} of the batch")

@@ -1,0 +1,297 @@
+"""The HEAR API of a variant and the embedder beneath it."""
+
+import random
+import sys
+from types import ModuleType
+
+import hear_mn.mn04_seeded_e1_l_mels as module
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hear_mn.checkpoints import Checkpoint, CheckpointError, locate
+from hear_mn.embedding import AudioError, Embedder, ModuleEmbedder, load_embedder
+from hear_mn.hear_api import HearModel
+
+ALL_FEATURES = ["logits", "e1", "mels", "clf", "block0", "block5", "block10", "se4", "se15"]
+
+
+def noise(*shape: int) -> Tensor:
+    return 0.1 * torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def assert_equal_up_to_rounding(found: Tensor, expected: Tensor) -> None:
+    assert found.shape == expected.shape
+    assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return locate("mn04_seeded", tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def model(weights):
+    return module.load_model(str(weights))
+
+
+@pytest.fixture
+def embedder(weights):
+    return load_embedder("mn04_seeded", weights, ALL_FEATURES, "cpu")
+
+
+def test_a_model_says_its_sample_rate_and_sizes(model):
+    assert isinstance(model, nn.Module)
+    assert model.sample_rate == 32000
+    assert model.scene_embedding_size == model.timestamp_embedding_size == 527 + 384 + 128
+
+
+def test_load_model_without_a_path_takes_the_checkpoint_from_the_cache(weights, monkeypatch):
+    monkeypatch.setenv("HEAR_MN_CACHE", str(weights.parent))
+    assert isinstance(module.load_model(), HearModel)
+
+
+def test_load_model_uses_the_file_it_is_given(weights, tmp_path):
+    state = torch.load(weights, weights_only=True)
+    state["classifier.5.bias"] += 1
+    torch.save(state, tmp_path / "other.pt")
+    audio = noise(1, 16000)
+    before, after = (
+        module.get_scene_embeddings(audio, module.load_model(str(path)))
+        for path in (weights, tmp_path / "other.pt")
+    )
+    assert torch.allclose(after[:, :527] - before[:, :527], torch.tensor(1.0), atol=1e-4)
+
+
+def test_the_vector_is_the_features_one_after_another(model, embedder):
+    audio = noise(2, 16000)
+    found = embedder.scene(audio)
+    expected = torch.cat([found["logits"], found["e1"], found["mels"]], dim=1)
+    assert_equal_up_to_rounding(module.get_scene_embeddings(audio, model), expected)
+
+
+@pytest.mark.parametrize("n_samples", [20000, 400000])
+def test_a_scene_does_not_depend_on_the_batch(embedder, n_samples):
+    audio = noise(5, n_samples) * torch.logspace(-3, 0, 5)[:, None]
+    together = embedder.scene_vectors(audio)
+    for i in range(5):
+        assert_equal_up_to_rounding(together[i], embedder.scene_vectors(audio[i : i + 1])[0])
+
+
+@pytest.mark.parametrize("frames_per_batch", [1, 100, 500])
+def test_timestamps_do_not_depend_on_the_batch(embedder, frames_per_batch):
+    audio = noise(3, 16000)
+    expected, _ = embedder.timestamp_vectors(audio)
+    embedder.frames_per_batch = frames_per_batch
+    found, _ = embedder.timestamp_vectors(audio)
+    assert_equal_up_to_rounding(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("n_samples", "count"), [(2561, 2), (3199, 2), (3200, 3), (32000, 21), (63360, 40)]
+)
+def test_timestamps_are_every_50_ms_from_0_to_the_end(embedder, n_samples, count):
+    _, times = embedder.timestamps(noise(2, n_samples))
+    assert times.dtype == torch.float32
+    assert times.tolist() == [[50.0 * i for i in range(count)]] * 2
+    assert times.max() <= 1000 * n_samples / 32000
+
+
+def test_a_timestamp_is_the_scene_embedding_of_its_window(embedder):
+    audio = noise(1, 16000)
+    found, _ = embedder.timestamp_vectors(audio)
+    window = audio[:, 4 * 1600 - 2560 : 4 * 1600 + 2560]
+    assert_equal_up_to_rounding(found[:, 4], embedder.scene_vectors(window))
+
+
+@pytest.mark.parametrize(("n_samples", "windows"), [(320000, 1), (360320, 5)])
+def test_a_scene_over_ten_seconds_is_the_mean_over_windows(embedder, n_samples, windows):
+    audio = noise(1, n_samples)
+    if windows > 1:
+        padded = nn.functional.pad(audio, (160000, 160000), mode="reflect")
+        pieces = padded.unfold(1, 320000, 80000)[0]
+        assert len(pieces) == windows
+    else:
+        pieces = audio
+    expected = torch.stack([embedder.scene_vectors(piece[None])[0] for piece in pieces]).mean(0)
+    assert_equal_up_to_rounding(embedder.scene_vectors(audio)[0], expected)
+
+
+def test_global_random_state_is_neither_used_nor_changed(weights):
+    def states():
+        of_numpy = np.random.get_state()[1].tolist()  # noqa: NPY002 - the global generator's
+        return [torch.get_rng_state().tolist(), random.getstate(), of_numpy]
+
+    audio = noise(1, 16000)
+    torch.manual_seed(1)
+    before = states()
+    model = module.load_model(str(weights))
+    first = module.get_scene_embeddings(audio, model)
+    module.get_timestamp_embeddings(audio, model)
+    assert states() == before
+    torch.manual_seed(2)
+    assert torch.equal(module.get_scene_embeddings(audio, module.load_model(str(weights))), first)
+
+
+def test_train_mode_left_by_a_caller_changes_nothing(model):
+    audio = noise(2, 16000)
+    expected = module.get_scene_embeddings(audio, model.eval())
+    assert torch.equal(module.get_scene_embeddings(audio, model.train()), expected)
+
+
+def test_audio_is_left_as_it_was(embedder):
+    audio = noise(2, 16000)
+    before = audio.clone()
+    embedder.scene(audio)
+    embedder.timestamps(audio)
+    assert torch.equal(audio, before)
+
+
+def test_a_classifier_can_be_trained_on_the_embeddings(model):
+    embeddings = module.get_scene_embeddings(noise(2, 16000), model)
+    nn.Linear(embeddings.shape[1], 3)(embeddings).sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("audio", "reason"),
+    [
+        (np.zeros((1, 32000), dtype=np.float32), "must be a torch.Tensor, got ndarray"),
+        (torch.zeros(32000), r"must be \[n_sounds, n_samples\].*the shape \[32000\]"),
+        (torch.zeros(1, 1, 32000), r"the shape \[1, 1, 32000\]"),
+        (torch.zeros(0, 32000), "at least one sound"),
+        (torch.zeros(1, 32000, dtype=torch.int16), "floating point in .* got torch.int16"),
+        (torch.full((1, 32000), torch.nan), r"NaN or infinite samples in sounds \[0\]"),
+        (torch.tensor([[0.0] * 6000, [torch.inf] * 6000]), r"in sounds \[1\]"),
+        (torch.zeros(1, 513), "513 samples, too short for one frame: at least"),
+    ],
+)
+def test_audio_that_cannot_be_embedded_is_refused(embedder, audio, reason):
+    with pytest.raises(AudioError, match=reason):
+        embedder.scene(audio)
+    with pytest.raises(AudioError, match=reason):
+        embedder.timestamps(audio)
+
+
+def test_the_shortest_audio_is_a_frame_for_a_scene_and_over_80_ms_for_timestamps(embedder):
+    assert torch.isfinite(embedder.scene_vectors(noise(1, 514))).all()
+    assert torch.isfinite(embedder.timestamp_vectors(noise(1, 2561))[0]).all()
+    with pytest.raises(AudioError, match="at least 2561 are needed"):
+        embedder.timestamps(noise(1, 2560))
+
+
+def test_a_wrong_sample_rate_is_refused_where_it_is_known(embedder):
+    with pytest.raises(AudioError, match="at 44100 Hz, the model wants 32000 Hz"):
+        embedder.scene(noise(1, 44100), sample_rate=44100)
+
+
+def test_a_feature_that_does_not_exist_is_refused(weights):
+    with pytest.raises(ValueError, match="mn04_seeded has no feature b5; it has logits, e1"):
+        load_embedder("mn04_seeded", weights, ["e1", "b5"], "cpu")
+
+
+def test_an_unknown_precision_is_refused(weights):
+    with pytest.raises(ValueError, match="must be 'half' or 'float32'"):
+        load_embedder("mn04_seeded", weights, ["e1"], "cpu", precision="bfloat16")
+
+
+def test_mels_alone_do_not_run_the_network(weights, monkeypatch):
+    embedder = load_embedder("mn04_seeded", weights, ["mels"], "cpu")
+    monkeypatch.setattr(embedder.network, "forward", None)
+    assert embedder.scene(noise(1, 16000))["mels"].shape == (1, 128)
+
+
+def test_all_features_come_from_one_pass(embedder, monkeypatch):
+    forward, calls = embedder.network.forward, []
+    monkeypatch.setattr(
+        embedder.network, "forward", lambda *args: calls.append(args) or forward(*args)
+    )
+    found = embedder.scene(noise(2, 16000))
+    assert list(found) == ALL_FEATURES
+    assert len(calls) == 1
+
+
+def test_out_of_gpu_memory_halves_the_batch_with_a_warning(embedder, monkeypatch):
+    audio = noise(2, 32000)
+    expected, _ = embedder.timestamp_vectors(audio)
+    forward = embedder.network.forward
+
+    def forward_in_little_memory(log_mels, wanted):
+        if len(log_mels) > 10:
+            raise torch.cuda.OutOfMemoryError
+        return forward(log_mels, wanted)
+
+    monkeypatch.setattr(embedder.network, "forward", forward_in_little_memory)
+    with pytest.warns(RuntimeWarning, match="out of GPU memory") as caught:
+        found, _ = embedder.timestamp_vectors(audio)
+    batches = [str(warning.message).split()[5] for warning in caught]
+    assert batches == ["256", "128", "64", "32", "16"]
+    assert_equal_up_to_rounding(found, expected)
+
+
+def test_no_memory_for_one_window_is_an_error(embedder, monkeypatch):
+    def forward_without_memory(log_mels, wanted):
+        raise torch.cuda.OutOfMemoryError
+
+    monkeypatch.setattr(embedder.network, "forward", forward_without_memory)
+    with pytest.raises(torch.cuda.OutOfMemoryError), pytest.warns(RuntimeWarning):
+        embedder.timestamps(noise(1, 16000))
+
+
+def test_another_models_object_is_refused():
+    with pytest.raises(TypeError, match="must be what load_model returned, got Linear"):
+        module.get_scene_embeddings(noise(1, 16000), nn.Linear(1, 1))
+
+
+class Loudness(nn.Module):
+    """A HEAR model that is not ours: the root mean square, and a trap in train mode."""
+
+    sample_rate = 16000
+    scene_embedding_size = 1
+    timestamp_embedding_size = 1
+
+    def loudness(self, audio: Tensor) -> Tensor:
+        assert not self.training
+        return audio.square().mean(-1, keepdim=True).sqrt()
+
+
+@pytest.fixture
+def loudness(monkeypatch):
+    api = ModuleType("loudness")
+    api.load_model = lambda path="": Loudness()
+    api.get_scene_embeddings = lambda audio, model: model.loudness(audio)
+    api.get_timestamp_embeddings = lambda audio, model: (
+        model.loudness(audio)[:, None],
+        torch.zeros(len(audio), 1),
+    )
+    monkeypatch.setitem(sys.modules, "loudness", api)
+    return Checkpoint("loudness", "module", 16000, module="loudness")
+
+
+def test_a_module_that_is_not_ours_has_the_same_interface(loudness):
+    embedder = ModuleEmbedder(loudness, None, ["embedding"], "cpu")
+    audio = noise(2, 16000)
+    assert embedder.feature_sizes == {"embedding": 1}
+    assert embedder.scene(audio)["embedding"].shape == (2, 1)
+    found, times = embedder.timestamps(audio)
+    assert found["embedding"].shape == (2, 1, 1)
+    assert times.shape == (2, 1)
+
+
+def test_a_module_with_another_sample_rate_than_its_row_is_refused(loudness):
+    row = Checkpoint("loudness", "module", 32000, module="loudness")
+    with pytest.raises(CheckpointError, match=r"wants 16000 Hz, its row .* says 32000"):
+        ModuleEmbedder(row, None, ["embedding"], "cpu")
+
+
+def test_a_module_that_is_not_installed_is_named():
+    row = Checkpoint("absent", "module", 32000, module="no_such_package.base")
+    with pytest.raises(CheckpointError, match=r"cannot import its module no_such_package\.base"):
+        ModuleEmbedder(row, None, ["embedding"], "cpu")
+
+
+def test_embedders_share_the_interface():
+    def public(embedder):
+        return {name for name in vars(embedder) if not name.startswith("_")}
+
+    assert public(ModuleEmbedder) <= public(Embedder)
