@@ -1,6 +1,10 @@
 """What the tests share: where the inputs that are not in the repository lie."""
 
 import os
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,3 +28,46 @@ def shared() -> Path:
 def repository() -> Path:
     """The root of the working tree."""
     return REPOSITORY
+
+
+WORKFLOW = ["Snakefile", "rules", "envs", "config", "workflow_scripts", "hear_mn", "slurm"]
+
+
+def copy_workflow(target: Path) -> Path:
+    """Copy the workflow without its results, so that a test can run it and change it."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name in WORKFLOW:
+        source = REPOSITORY / name
+        if source.is_dir():
+            shutil.copytree(
+                source,
+                target / name,
+                symlinks=True,
+                ignore=shutil.ignore_patterns("__pycache__"),
+            )
+        else:
+            shutil.copy(source, target / name)
+    return target
+
+
+def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Snakemake in a copy of the workflow; its exit status is the caller's to check."""
+    command = [sys.executable, "-m", "snakemake", *arguments]
+    return subprocess.run(
+        command,
+        cwd=folder,
+        check=False,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=os.environ | {"PYTHONPATH": str(folder)},
+    )
+
+
+def planned_jobs(folder: Path, *arguments: str) -> dict[str, int]:
+    """Return how many jobs of each rule a dry run plans."""
+    result = snakemake(folder, "-n", "-j2", *arguments)
+    assert result.returncode == 0, result.stdout
+    stats = re.search(r"^job +count\n-+ +-+\n(.*?)^total", result.stdout, re.MULTILINE | re.DOTALL)
+    rows = stats[1].split("\n") if stats else []
+    return {name: int(count) for name, count in (row.split() for row in rows if row)}

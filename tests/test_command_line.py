@@ -1,0 +1,53 @@
+"""A rule's script on the command line: options, log, and what a failure says."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = """
+from pathlib import Path
+from workflow_scripts.command_line import command_line
+
+def train(task: Path, folds: list[int], seed: int = 42, local: str | None = None) -> None:
+    print("folds", folds, "seed", seed, "task", repr(task), "local", local)
+    if seed == 13:
+        raise ValueError("esc50: seed 13 does not converge")
+
+if __name__ == "__main__":
+    command_line(train)
+"""
+
+
+@pytest.fixture
+def run(tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text(SCRIPT)
+
+    def run_script(*options: str) -> tuple[subprocess.CompletedProcess[str], Path]:
+        log = tmp_path / "logs" / "train.log"
+        command = [sys.executable, str(script), *options, "--log", str(log)]
+        path = {"PYTHONPATH": str(Path(__file__).parent.parent)}
+        return subprocess.run(command, check=False, capture_output=True, text=True, env=path), log
+
+    return run_script
+
+
+def test_arguments_are_options_and_output_goes_to_the_log(run):
+    result, log = run("--task", "esc50", "--folds", "0", "1")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    assert "folds [0, 1] seed 42 task PosixPath('esc50') local None" in log.read_text()
+
+
+def test_a_failure_is_one_line_on_the_console_and_a_traceback_in_the_log(run):
+    result, log = run("--task", "esc50", "--folds", "0", "--seed", "13")
+    assert result.returncode == 1
+    assert result.stderr == f"train: esc50: seed 13 does not converge\n    log: {log}\n"
+    assert "Traceback" in log.read_text()
+
+
+def test_a_missing_argument_is_named(run):
+    result, _ = run("--task", "esc50")
+    assert result.returncode == 2
+    assert "--folds" in result.stderr

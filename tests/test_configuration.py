@@ -1,0 +1,67 @@
+"""The configuration files and tables: what they must say, and what a mistake in them is told."""
+
+import pytest
+import yaml
+
+from workflow_scripts.hear2021.configuration import (
+    CONFIG,
+    ConfigurationError,
+    read_run,
+    task_table,
+)
+
+
+def config(name: str = "config.yaml", **changes) -> dict:
+    """The configuration as Snakemake merges it: config.yaml, then the file given, then changes."""
+    first, then = (yaml.safe_load((CONFIG / file).read_text()) for file in ("config.yaml", name))
+    return first | then | changes
+
+
+def test_the_benchmark_is_14_variants_over_5_checkpoints_on_the_20_task_directories_of_hear():
+    run = read_run(config("hear2021.yaml"))
+    assert len(run.variants) == 14
+    assert len({variant.checkpoint for variant in run.variants}) == 5
+    assert [row.task for row in run.tasks] == [
+        row.task for row in task_table().values() if row.benchmark == "hear2021"
+    ]
+    assert len(run.tasks) == 20
+
+
+def test_the_mini_benchmark_has_each_kind_of_task_and_every_category_twice():
+    tasks = read_run(config()).tasks
+    assert {row.benchmark for row in tasks} == {"mini"}
+    for category in ("speech", "music", "general"):
+        assert sum(row.category == category for row in tasks) >= 2
+    assert {(row.embedding_type, row.prediction_type) for row in tasks} == {
+        ("scene", "multiclass"),
+        ("scene", "multilabel"),
+        ("event", "multilabel"),
+    }
+    assert {row.split_mode for row in tasks} >= {"trainvaltest", "new_split_kfold"}
+
+
+def test_the_benchmark_sets_every_key_but_the_site_s_so_that_nothing_of_the_mini_run_leaks_in():
+    mini, hear2021 = (
+        yaml.safe_load((CONFIG / name).read_text()) for name in ("config.yaml", "hear2021.yaml")
+    )
+    assert set(mini) - set(hear2021) == {"pathvars"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"varaints": ["mn04_as_e1"]}, "unknown key 'varaints'. Allowed: benchmark, "),
+        ({"precision": "int8"}, "precision: 'int8'. Allowed: 'half', 'float32'"),
+        ({"grid_points": 17}, "grid_points: 17 is greater than the maximum of 16"),
+        ({"seeds": 0}, "seeds: 0 is less than the minimum of 1"),
+        ({"tasks": ["esc50"]}, "tasks: 'esc50' is not a row of config/tasks.csv. Did you mean "),
+        ({"variants": ["mn04_as_e2"]}, "variants: .*mn04_as_e2"),
+        ({"variants": []}, "variants: "),
+        ({"weights": {"mn04": "x.pt"}}, "weights: 'mn04' is not a row of config/checkpoints.csv"),
+        ({"weights": {"mn04_as": "no.pt"}}, "weights.mn04_as: no such file or folder: no.pt"),
+        ({"benchmark": "scores"}, "benchmark: "),
+    ],
+)
+def test_a_mistake_is_told_with_its_key_and_what_is_allowed(changes, message):
+    with pytest.raises(ConfigurationError, match=message):
+        read_run(config(**changes))

@@ -1,0 +1,1 @@
+"""The workflow's scripts, one a rule, and the benchmark they run as a library."""

@@ -1,0 +1,61 @@
+"""How a rule's script is run: its function's arguments as options, its output in the job's log."""
+
+import argparse
+import inspect
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+
+def command_line(function: Callable[..., object]) -> None:
+    """Run `function` with arguments from the command line, all output going to `--log`.
+
+    An argument `sample_rate: int` is the option `--sample-rate`; a `list[Path]` takes several
+    values, a `dict` takes JSON. When the function raises, the traceback stands in the log and one
+    line on the console says what was wrong and where the log is; the exit status is then 1.
+    """
+    arguments = vars(_parser(function).parse_args())
+    log: Path = arguments.pop("log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with os.fdopen(os.dup(2), "w") as console, log.open("w") as file:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(file.fileno(), stream.fileno())
+        try:
+            function(**arguments)
+        except Exception as error:
+            traceback.print_exc()
+            print(f"{function.__name__}: {error}\n    log: {log}", file=console)
+            sys.exit(1)
+
+
+def _parser(function: Callable[..., object]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=inspect.getdoc(function), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    hints = get_type_hints(function)
+    for name, parameter in inspect.signature(function).parameters.items():
+        required = parameter.default is inspect.Parameter.empty
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            required=required,
+            default=None if required else parameter.default,
+            **_reading(hints[name]),
+        )
+    parser.add_argument("--log", type=Path, required=True, help="the file for all output")
+    return parser
+
+
+def _reading(hint: Any) -> dict[str, Any]:
+    """Return how argparse reads a value of type `hint`."""
+    if get_origin(hint) is list:
+        return {"nargs": "*", "type": get_args(hint)[0]}
+    if get_origin(hint) is dict:
+        return {"type": json.loads}
+    if get_origin(hint) is Literal:
+        return {"choices": get_args(hint)}
+    optional = [option for option in get_args(hint) if option is not type(None)]
+    return {"type": optional[0] if optional else hint}

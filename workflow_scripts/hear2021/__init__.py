@@ -1,0 +1,1 @@
+"""The HEAR 2021 benchmark: tasks, embeddings, heareval's protocol, tables and figures."""

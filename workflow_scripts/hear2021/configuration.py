@@ -1,0 +1,169 @@
+"""What a run asks for: config/*.yaml, checked, and the rows of config/tasks.csv that it names.
+
+Light on purpose: every SLURM job reads it again through the Snakefile, so no torch and no pandas.
+"""
+
+import csv
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+
+from hear_mn.checkpoints import checkpoints
+from hear_mn.variants import UnknownVariant, Variant, parse_variant
+
+CONFIG = Path(__file__).resolve().parents[2] / "config"
+
+
+class ConfigurationError(ValueError):
+    """A configuration or a table that cannot be run, with the key at fault and what is allowed."""
+
+
+@dataclass(frozen=True)
+class TaskRow:
+    """One row of config/tasks.csv: what is known of a task before its data is there."""
+
+    task: str
+    display_name: str
+    category: str
+    benchmark: str
+    leaderboard_column: str
+    embedding_type: str
+    prediction_type: str
+    primary_metric: str
+    split_mode: str
+    folds: int | None
+    clips: int | None
+    labels: int | None
+    sample_duration: float | None
+    hours: float | None
+    archive: str
+    url: str
+    md5: str
+    size: int | None
+    note: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """A checked configuration: which variants on which tasks, and how."""
+
+    benchmark: str
+    variants: tuple[Variant, ...]
+    tasks: tuple[TaskRow, ...]
+    notice: str
+    grid_points: int
+    seeds: int
+    precision: str
+    task_sources: dict[str, str]
+    weights: dict[str, str]
+    scratch: str
+
+
+def check(instance: Any, schema: str, where: str) -> None:
+    """Check `instance` against config/schemas/<schema>.schema.yaml.
+
+    Raises:
+        ConfigurationError: naming every key at fault and what is allowed there.
+    """
+    path = CONFIG / "schemas" / f"{schema}.schema.yaml"
+    validator = Draft202012Validator(yaml.safe_load(path.read_text()))
+    errors = sorted(validator.iter_errors(instance), key=lambda error: list(map(str, error.path)))
+    if errors:
+        raise ConfigurationError(
+            "\n".join([f"{where} cannot be used:", *(f"  {_explain(error)}" for error in errors)])
+        )
+
+
+def _explain(error: ValidationError) -> str:
+    key = ".".join(str(part) for part in error.absolute_path) or "top level"
+    if error.validator == "additionalProperties" and isinstance(error.instance, Mapping):
+        allowed = sorted(error.schema.get("properties", {}))
+        unknown = [name for name in error.instance if name not in allowed]
+        return f"{key}: unknown key {', '.join(map(repr, unknown))}. Allowed: {', '.join(allowed)}"
+    if error.validator == "enum":
+        return f"{key}: {error.instance!r}. Allowed: {', '.join(map(repr, error.validator_value))}"
+    return f"{key}: {error.message}"
+
+
+@cache
+def task_table() -> dict[str, TaskRow]:
+    """Return config/tasks.csv by task, in its order, which is the order of the figures."""
+    rows: dict[str, TaskRow] = {}
+    with (CONFIG / "tasks.csv").open(newline="") as table:
+        for number, cells in enumerate(csv.DictReader(table), start=2):
+            row = {key: _typed(key, value) for key, value in cells.items()}
+            check(row, "tasks", f"config/tasks.csv, line {number}")
+            if row["task"] in rows:
+                raise ConfigurationError(f"config/tasks.csv, line {number}: {row['task']} again")
+            rows[row["task"]] = TaskRow(**row)
+    return rows
+
+
+def _typed(key: str, value: str) -> Any:
+    if key in {"folds", "clips", "labels", "size"}:
+        return int(value) if value else None
+    if key in {"sample_duration", "hours"}:
+        return float(value) if value else None
+    return value
+
+
+def read_run(config: Mapping[str, Any]) -> Run:
+    """Check a configuration and look up the variants and tasks it names.
+
+    Raises:
+        ConfigurationError: naming the key, the value and what is allowed.
+    """
+    check(dict(config), "config", "The configuration (config/*.yaml, --configfile, --config)")
+    table = task_table()
+    return Run(
+        benchmark=config["benchmark"],
+        variants=tuple(_variant(name) for name in config["variants"]),
+        tasks=tuple(
+            table[known] for known in _known("tasks", config["tasks"], table, "config/tasks.csv")
+        ),
+        notice=config.get("notice", ""),
+        grid_points=config.get("grid_points", 8),
+        seeds=config.get("seeds", 1),
+        precision=config.get("precision", "half"),
+        task_sources=_local_files("task_sources", config, table, "config/tasks.csv"),
+        weights=_local_files("weights", config, checkpoints(), "config/checkpoints.csv"),
+        scratch=config["pathvars"]["scratch"],
+    )
+
+
+def _variant(name: str) -> Variant:
+    try:
+        return parse_variant(name)
+    except UnknownVariant as error:
+        raise ConfigurationError(f"variants: {error}") from error
+
+
+def _known(key: str, names: Iterable[str], table: Mapping[str, Any], source: str) -> list[str]:
+    names = list(names)
+    for name in names:
+        if name not in table:
+            near = difflib.get_close_matches(name, table, n=3, cutoff=0.4)
+            hint = f" Did you mean {' or '.join(near)}?" if near else ""
+            raise ConfigurationError(
+                f"{key}: {name!r} is not a row of {source}.{hint} Known: {', '.join(table)}"
+            )
+    return names
+
+
+def _local_files(
+    key: str, config: Mapping[str, Any], table: Mapping[str, Any], source: str
+) -> dict[str, str]:
+    files = dict(config.get(key, {}))
+    for name in _known(key, files, table, source):
+        path = Path(files[name]).expanduser()
+        if not path.exists():
+            raise ConfigurationError(f"{key}.{name}: no such file or folder: {path}")
+        files[name] = str(path)
+    return files

@@ -1,0 +1,97 @@
+"""Where the data of a task comes from: a file or folder of one's own, or a published archive.
+
+Light on purpose, like `configuration`: the Snakefile asks for fingerprints.
+"""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+from hear_mn.download import ZENODO, DownloadError, fetch, zenodo_listing
+from workflow_scripts.hear2021.configuration import TaskRow
+
+RECORD_URL = re.compile(r"^https://zenodo\.org/records/(?P<record>\d+)/files/(?P<file>[^/?]+)$")
+ENDS = 1 << 20
+
+
+class SourceError(ValueError):
+    """A task whose data is nowhere to be had, with what to do."""
+
+
+def fingerprint(path: Path | str) -> str:
+    """Return a hash that tells whether a file or folder has changed, without reading all of it.
+
+    Of a file: its size and its first and last MiB (the trailers of gzip and zip hold checksums).
+    Of a folder: the names and sizes of its files and the content of those that end in .json.
+    """
+    path = Path(path)
+    digest = hashlib.sha256()
+    if path.is_dir():
+        for file in sorted(file for file in path.rglob("*") if file.is_file()):
+            digest.update(f"{file.relative_to(path)}\0{file.stat().st_size}\0".encode())
+            if file.suffix == ".json":
+                digest.update(file.read_bytes())
+    else:
+        size = path.stat().st_size
+        digest.update(f"{size}\0".encode())
+        with path.open("rb") as content:
+            digest.update(content.read(ENDS))
+            content.seek(max(content.tell(), size - ENDS))
+            digest.update(content.read(ENDS))
+    return digest.hexdigest()
+
+
+def local_source(path: Path) -> dict[str, Any]:
+    """Describe an archive or a folder that is here already.
+
+    Raises:
+        SourceError: if it is not.
+    """
+    if not path.exists():
+        raise SourceError(f"no such archive or folder: {path}; correct task_sources in the config")
+    return {
+        "path": str(path.resolve()),
+        "kind": "folder" if path.is_dir() else "archive",
+        "fingerprint": fingerprint(path),
+    }
+
+
+def published_source(row: TaskRow, cache: Path, *, zenodo: str = ZENODO) -> dict[str, Any]:
+    """Fetch a task's published archive into `cache`, unless it is there, and describe it.
+
+    Where config/tasks.csv has no md5 or size, the Zenodo record's own listing gives them.
+
+    Args:
+        row: the task.
+        cache: the folder for archives.
+        zenodo: the base of Zenodo's addresses.
+
+    Raises:
+        SourceError: if no published archive is known.
+        DownloadError: if it cannot be had, with what to do.
+    """
+    parsed = RECORD_URL.match(row.url)
+    if parsed is None:
+        raise SourceError(
+            f"{row.task} has no published archive in config/tasks.csv; name an archive or folder "
+            f"in the config:\n  task_sources:\n    {row.task}: /path/to/{row.archive or row.task}"
+        )
+    md5, size = row.md5, row.size
+    if not (md5 and size):
+        try:
+            listing = zenodo_listing(parsed["record"], cache, base=zenodo)
+        except DownloadError as error:
+            raise DownloadError(
+                f"{error}; or, if you have the archive, name it in the config: task_sources: "
+                f"{{{row.task}: /path/to/{row.archive}}}"
+            ) from error
+        if parsed["file"] not in listing:
+            raise DownloadError(
+                f"{row.task}: the Zenodo record {parsed['record']} has no {parsed['file']}; "
+                f"correct url in config/tasks.csv. It has: {', '.join(sorted(listing))}"
+            )
+        listed = listing[parsed["file"]]
+        md5, size = md5 or listed.md5, size or listed.size
+    path = fetch(row.url.replace(ZENODO, zenodo, 1), cache / parsed["file"], size=size, md5=md5)
+    return {"path": str(path.resolve()), "kind": "archive", "size": size, "md5": md5}

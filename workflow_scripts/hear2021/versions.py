@@ -1,0 +1,13 @@
+"""The version of each stage.
+
+Raise a number when that stage gives another output for the same input: its finished jobs, and what
+follows from them, then run again. Nothing else about the code makes a finished job run again.
+"""
+
+SYNTHESISE = 1
+FETCH = 1
+PREPARE = 1
+EMBED = 1
+EVALUATE = 1
+EXPORT = 1
+REPORT = 1
