@@ -1,0 +1,54 @@
+"""Rule aggregate: the scores of a run, and the published ones of its tasks, as tables."""
+
+from pathlib import Path
+
+from workflow_scripts.command_line import command_line
+from workflow_scripts.hear2021.configuration import task_table
+from workflow_scripts.hear2021.published import read_published
+from workflow_scripts.hear2021.tables import (
+    Comparison,
+    leaderboard_rows,
+    means_table,
+    missing_table,
+    normalised_table,
+    reported_tasks,
+    score_table,
+    write_table,
+)
+
+
+def aggregate(
+    variants: list[str],
+    tasks: list[str],
+    score_folder: Path,
+    scores: Path,
+    normalised: Path,
+    means: Path,
+    leaderboard_row: Path,
+    missing: Path,
+) -> None:
+    """Write the tables of a run.
+
+    Args:
+        variants: the models of the run; none for the published comparison.
+        tasks: the task directories of the run.
+        score_folder: holds `<variant>/<task>.json`; a file that is not there is a missing score.
+        scores: every model on every task, with what the score was normalised by and its source.
+        normalised: one row a model, one column a task.
+        means: one row a model, its means by category and overall, tasks counted and missing.
+        leaderboard_row: the run's models in the columns of the HEAR leaderboard.
+        missing: the pairs of the run without a score, and why.
+    """
+    rows = [task_table()[name] for name in tasks]
+    published = read_published()
+    table, without_score = score_table(score_folder, variants, rows, published)
+    comparison = Comparison(table, reported_tasks(rows), published)
+    write_table(table, scores)
+    write_table(normalised_table(comparison), normalised)
+    write_table(means_table(comparison), means)
+    write_table(leaderboard_rows(comparison), leaderboard_row)
+    write_table(missing_table(without_score), missing)
+
+
+if __name__ == "__main__":
+    command_line(aggregate)

@@ -1,0 +1,39 @@
+"""Rule claims: what the scores of a run say, in words."""
+
+import csv
+from pathlib import Path
+
+from workflow_scripts.command_line import command_line
+from workflow_scripts.hear2021.claims import write_claims
+from workflow_scripts.hear2021.configuration import task_table
+from workflow_scripts.hear2021.published import read_published
+from workflow_scripts.hear2021.tables import (
+    Comparison,
+    Missing,
+    read_score_table,
+    reported_tasks,
+    write_whole,
+)
+
+
+def claims(tasks: list[str], notice: str, scores: Path, missing: Path, text: Path) -> None:
+    """Write claims.md.
+
+    Args:
+        tasks: the task directories of the run.
+        notice: what the reader must know first; nothing if empty.
+        scores: the scores.csv that `aggregate` wrote.
+        missing: the missing.csv that `aggregate` wrote.
+        text: the file to write.
+    """
+    published = read_published()
+    rows = reported_tasks(task_table()[name] for name in tasks)
+    comparison = Comparison(read_score_table(scores), rows, published)
+    with missing.open(newline="") as table:
+        without_score = [Missing(**row) for row in csv.DictReader(table)]
+    sentences = write_claims(comparison, published.references, without_score, notice)
+    write_whole(text, sentences.encode())
+
+
+if __name__ == "__main__":
+    command_line(claims)
