@@ -1,0 +1,370 @@
+"""The evaluation gives the stock runner's numbers, and says what it cannot work on."""
+
+import dataclasses
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import torch
+
+from workflow_scripts.hear2021.export import export
+from workflow_scripts.hear2021.protocol import evaluate, grid
+from workflow_scripts.hear2021.tasks import Clip, Task
+from workflow_scripts.hear2021.training import Adam, BestEpoch
+
+THREADS = 1
+HOP_MS = 50.0
+
+# heareval's grid with small networks and early stops: the same code in a fraction of the time
+SMALL_GRID = {"hidden_dim": [32], "patience": [4], "max_epochs": [60]}
+
+# The runner with the line of hear-eval-kit issue 432, without which it crashes on event tasks.
+STOCK_RUNNER = """
+import sys
+from heareval.predictions import runner, task_predictions
+
+test = task_predictions.task_predictions_test
+
+def test_at_best_epoch(embedding_path, grid_point, *args, **kwargs):
+    grid_point.trainer.fit_loop.epoch_progress.current.completed = grid_point.epoch
+    return test(embedding_path, grid_point, *args, **kwargs)
+
+task_predictions.task_predictions_test = test_at_best_epoch
+runner.runner(sys.argv[1:])
+"""
+
+
+@dataclass
+class Embedded:
+    """Embeddings in memory."""
+
+    task: Task
+    embeddings: dict[str, np.ndarray]
+    times: dict[str, list[np.ndarray]] = field(default_factory=dict)
+
+    @property
+    def size(self):
+        return next(iter(self.embeddings.values())).shape[1]
+
+    def rows(self, split):
+        return self.embeddings[split]
+
+    def times_ms(self, split):
+        return self.times[split]
+
+
+def task_of(splits, labels, **metadata):
+    described = {"task_name": "made_up", "split_mode": "trainvaltest", "splits": list(splits)}
+    described |= {"sample_duration": 4.0, "evaluation_params": {}} | metadata
+    described["evaluation_params"] = {"task_specific_param_grid": SMALL_GRID} | described[
+        "evaluation_params"
+    ]
+    audio = np.zeros(0, dtype=np.int16)
+    return Task("made_up-v1", described, labels, splits, 16000, "0" * 64, audio)
+
+
+def scene_task(clips_in_split, *, size=12, n_labels=4, noise=2.5, **metadata):
+    """A scene task whose labels can be learned from its embeddings, but not quite."""
+    generator = np.random.default_rng(1)
+    labels = [f"label {i}" for i in range(n_labels)]
+    directions = generator.normal(size=(n_labels, size))
+    splits, embeddings = {}, {}
+    for split, n_clips in clips_in_split.items():
+        if metadata["prediction_type"] == "multiclass":
+            active = np.eye(n_labels)[generator.integers(n_labels, size=n_clips)]
+        else:
+            active = (generator.random((n_clips, n_labels)) < 0.4).astype(float)
+        noisy = active @ directions + noise * generator.normal(size=(n_clips, size))
+        embeddings[split] = noisy.astype(np.float32)
+        splits[split] = [
+            Clip(split, f"{i}.wav", 0, 1, labels=tuple(labels[j] for j in np.flatnonzero(row)))
+            for i, row in enumerate(active)
+        ]
+    return Embedded(task_of(splits, labels, embedding_type="scene", **metadata), embeddings)
+
+
+def event_task(clips_in_split, *, n_times=80, size=8, n_labels=3, noise=0.7, **metadata):
+    """An event task, four seconds a clip, whose events show in the embeddings of their frames."""
+    generator = np.random.default_rng(2)
+    labels = [f"label {i}" for i in range(n_labels)]
+    directions = generator.normal(size=(n_labels, size))
+    times_ms = (np.arange(n_times) * HOP_MS).astype(np.float32)
+    splits, embeddings, times = {}, {}, {}
+    for split, n_clips in clips_in_split.items():
+        splits[split], rows = [], []
+        for i in range(n_clips):
+            starts = generator.uniform(0, n_times * HOP_MS - 900, size=4)
+            events = tuple(
+                {"label": labels[j], "start": start, "end": start + generator.uniform(300, 900)}
+                for j, start in zip(generator.integers(n_labels, size=4), starts, strict=True)
+            )
+            active = np.zeros((n_times, n_labels))
+            for event in events:
+                sounds = (event["start"] <= times_ms) & (times_ms <= event["end"])
+                active[sounds, labels.index(event["label"])] = 1
+            noisy = active @ directions + noise * generator.normal(size=(n_times, size))
+            rows.append(noisy.astype(np.float32))
+            splits[split].append(Clip(split, f"{i}_{split}.wav", 0, 1, events=events))
+        embeddings[split] = np.concatenate(rows)
+        times[split] = [times_ms] * n_clips
+    task = task_of(splits, labels, embedding_type="event", prediction_type="multilabel", **metadata)
+    return Embedded(task, embeddings, times)
+
+
+FOLDS = {"fold00": 60, "fold01": 50, "fold02": 55, "fold03": 47}
+SINGLE = {"train": 90, "valid": 50, "test": 50}
+TASKS = {
+    "scene, multiclass, folds": lambda: scene_task(
+        FOLDS,
+        prediction_type="multiclass",
+        split_mode="new_split_kfold",
+        evaluation=["top1_acc", "chroma_acc"],
+    ),
+    "scene, multilabel, single split": lambda: scene_task(
+        SINGLE, prediction_type="multilabel", evaluation=["mAP", "d_prime", "aucroc"]
+    ),
+    "event, single split, as DCASE 2016": lambda: event_task(
+        {"train": 14, "valid": 5, "test": 5},
+        task_name="dcase2016_task2",
+        evaluation=["event_onset_200ms_fms", "segment_1s_er"],
+    ),
+    "event, nothing found": lambda: event_task(
+        {"train": 4, "valid": 3, "test": 3},
+        task_name="dcase2016_task2",
+        evaluation=["event_onset_200ms_fms"],
+        evaluation_params={  # events as long as the clip
+            "event_postprocessing_grid": {"median_filter_ms": [150], "min_duration": [3950, 4000]}
+        },
+    ),
+    "event, folds, as MAESTRO": lambda: event_task(
+        {"fold00": 4, "fold01": 5, "fold02": 14},
+        split_mode="presplit_kfold",
+        evaluation=["event_onset_50ms_fms", "event_onset_offset_50ms_20perc_fms"],
+        use_scoring_for_early_stopping=False,
+        evaluation_params={
+            "event_postprocessing_grid": {"median_filter_ms": [150], "min_duration": [50]},
+            "task_specific_param_grid": SMALL_GRID | {"check_val_every_n_epoch": [1]},
+        },
+    ),
+}
+
+
+GRID_POINTS = 2
+
+
+@pytest.fixture(scope="module")
+def stock_results(tmp_path_factory):
+    """What `python -m heareval.predictions.runner` makes of the exports of all tasks, by kind."""
+    folder = tmp_path_factory.mktemp("stock")
+    exports = [folder / f"task{i}" for i in range(len(TASKS))]
+    for make, directory in zip(TASKS.values(), exports, strict=True):
+        export(make(), directory)
+    environment = {"TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1", "OMP_NUM_THREADS": str(THREADS)}
+    run = subprocess.run(
+        [sys.executable, "-c", STOCK_RUNNER, *exports, "--grid-points", str(GRID_POINTS)],
+        cwd=folder,
+        env=os.environ | environment | {"CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    results = [json.loads((d / "test.predicted-scores.json").read_text()) for d in exports]
+    return dict(zip(TASKS, results, strict=True))
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_results_equal_the_stock_runners(kind, stock_results):
+    found = evaluate(TASKS[kind](), grid_points=GRID_POINTS, threads=THREADS)
+    assert comparable(json.loads(json.dumps(found))) == comparable(stock_results[kind])
+
+
+def test_a_score_that_is_not_defined_ends_the_training(stock_results):
+    result = stock_results["event, nothing found"]
+    assert result["test"]["validation_score"] == -math.inf
+    assert result["test"]["epoch"] == 9
+    assert math.isnan(result["test"]["test_score"])
+
+
+def test_the_grid_is_tried_in_hearevals_order():
+    tried = grid(TASKS["scene, multilabel, single split"]().task.metadata | NO_PARAMETERS, seed=42)
+    names = {"xavier_normal_": "normal", "xavier_uniform_": "uniform"}
+    points = [
+        (point["hidden_layers"], point["lr"], names[point["initialization"].__name__])
+        for point in tried
+    ]
+    assert len(points) == 16
+    assert points[:8] == [
+        (1, 1e-4, "normal"),
+        (2, 1e-3, "uniform"),
+        (1, 1e-3, "normal"),
+        (1, 3.2e-4, "normal"),
+        (2, 3.2e-4, "normal"),
+        (2, 3.2e-4, "uniform"),
+        (2, 3.2e-3, "normal"),
+        (2, 3.2e-3, "uniform"),
+    ]
+
+
+NO_PARAMETERS = {"evaluation_params": {}}
+
+
+def test_training_side_by_side_gives_the_same_scores_on_average():
+    embedded = TASKS["scene, multiclass, folds"]()
+    in_turn, at_once = (
+        [
+            evaluate(embedded, grid_points=3, seed=seed, side_by_side=together, threads=THREADS)
+            for seed in range(4)
+        ]
+        for together in (False, True)
+    )
+    scores, together = (
+        [result["aggregated_scores"]["test_score_mean"] for result in results]
+        for results in (in_turn, at_once)
+    )
+    assert set(at_once[0]) == set(in_turn[0])
+    assert abs(np.mean(together) - np.mean(scores)) < 3 * max(
+        np.std(scores), np.std(together), 0.01
+    )
+    assert np.mean(together) > 1.5 / len(embedded.task.labels)
+
+
+def test_events_are_learned_side_by_side():
+    embedded = TASKS["event, single split, as DCASE 2016"]()
+    result = evaluate(embedded, grid_points=3, side_by_side=True, threads=THREADS)
+    assert result["test"]["test_score"] > 0.5
+
+
+def test_progress_counts_the_trainings():
+    seen = []
+    embedded = TASKS["scene, multiclass, folds"]()
+    evaluate(embedded, grid_points=2, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]
+
+
+def test_the_callers_random_state_and_threads_are_left_alone():
+    embedded = TASKS["scene, multilabel, single split"]()
+    torch.manual_seed(7)
+    expected, threads = torch.rand(1), torch.get_num_threads()
+    torch.manual_seed(7)
+    evaluate(embedded, grid_points=1, threads=threads + 1)
+    assert torch.equal(torch.rand(1), expected)
+    assert torch.get_num_threads() == threads
+
+
+def test_adam_steps_are_torchs_bit_for_bit():
+    torch.manual_seed(0)
+    shapes = [(300, 500), (7,), (2, 65536)]
+    theirs = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
+    ours = [torch.nn.Parameter(parameter.detach().clone()) for parameter in theirs]
+    optimizers = [torch.optim.Adam(theirs, lr=1e-3), Adam(ours, lr=1e-3)]
+    for _ in range(20):
+        for their, our in zip(theirs, ours, strict=True):
+            their.grad = torch.randn_like(their)
+            our.grad = their.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(theirs, ours, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("mode", "values", "epoch", "kept", "validations"),
+    [
+        ("max", [0.1, 0.3, 0.3, 0.2], 1, 0.3, 4),
+        ("min", [0.3, 0.1, 0.1, 0.2, 0.05], 1, 0.1, 4),
+        ("max", [0.1, math.nan, 0.5], 0, 0.1, 2),
+        ("max", [math.nan, 0.5], 0, -math.inf, 1),
+    ],
+    ids=["ties keep the first", "patience ends it", "NaN ends it", "NaN first is the worst"],
+)
+def test_the_epoch_kept_follows_lightnings_rules(mode, values, epoch, kept, validations):
+    best = BestEpoch(mode, patience=2)
+    seen = 0
+    for i, value in enumerate(values):
+        best.update(i, value)
+        seen += 1
+        if best.stopped:
+            break
+    assert (best.epoch, best.value, seen) == (epoch, kept, validations)
+
+
+def changed(embedded, split, index, **changes):
+    clips = embedded.task.splits[split]
+    clips[index] = dataclasses.replace(clips[index], **changes)
+    return embedded
+
+
+def test_a_label_outside_the_vocabulary_is_named():
+    scene = changed(TASKS["scene, multiclass, folds"](), "fold01", 3, labels=("siren",))
+    with pytest.raises(ValueError, match=r"made_up-v1, split fold01, clip 3\.wav: .*siren"):
+        evaluate(scene)
+    event = {"label": "siren", "start": 0.0, "end": 10.0}
+    events = changed(TASKS["event, folds, as MAESTRO"](), "fold01", 3, events=(event,))
+    with pytest.raises(ValueError, match=r"made_up-v1, split fold01, clip 3_fold01\.wav: .*siren"):
+        evaluate(events)
+
+
+def test_two_labels_in_a_multiclass_task_are_named():
+    both = ("label 0", "label 1")
+    embedded = changed(TASKS["scene, multiclass, folds"](), "fold01", 3, labels=both)
+    with pytest.raises(ValueError, match=r"split fold01, clip 3\.wav: .*not exactly one label"):
+        evaluate(embedded)
+
+
+def test_a_split_without_clips_is_named():
+    embedded = TASKS["scene, multilabel, single split"]()
+    embedded.task.splits["valid"].clear()
+    with pytest.raises(ValueError, match="made_up-v1, split valid: no clips"):
+        evaluate(embedded)
+
+
+def test_a_last_training_batch_of_one_row_is_refused_before_training():
+    embedded = scene_task(
+        SINGLE | {"train": 1025}, prediction_type="multilabel", evaluation=["mAP"]
+    )
+    with pytest.raises(ValueError, match=r"made_up-v1: .* train have 1025 rows"):
+        evaluate(embedded)
+
+
+def test_nan_in_an_embedding_names_the_clip():
+    embedded = TASKS["scene, multiclass, folds"]()
+    embedded.embeddings["fold02"][17, 3] = math.nan
+    with pytest.raises(ValueError, match=r"split fold02, clip 17\.wav: NaN or Inf"):
+        evaluate(embedded)
+    events = TASKS["event, folds, as MAESTRO"]()
+    events.embeddings["fold01"][2 * 80 + 5, 3] = math.inf
+    with pytest.raises(ValueError, match=r"split fold01, clip 2_fold01\.wav: NaN or Inf"):
+        evaluate(events)
+
+
+def test_embeddings_that_do_not_fit_the_clips_are_refused():
+    embedded = TASKS["scene, multiclass, folds"]()
+    embedded.embeddings["fold02"] = embedded.embeddings["fold02"][:-1]
+    with pytest.raises(ValueError, match=r"split fold02: embeddings of shape \(54, 12\)"):
+        evaluate(embedded)
+
+
+def test_the_evaluation_does_without_lightning_and_dynamo():
+    code = (
+        "import sys, workflow_scripts.hear2021.protocol\n"
+        "assert not {'pytorch_lightning', 'torch._dynamo', 'tensorflow'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def comparable(results):
+    """Results without what tells one run from another: times, paths, addresses of functions."""
+    if isinstance(results, dict):
+        return {
+            key: comparable(value)
+            for key, value in results.items()
+            if key != "embedding_path" and "time_in_min" not in key
+        }
+    if isinstance(results, float) and math.isnan(results):
+        return "NaN"
+    return results.split(" at 0x")[0] if isinstance(results, str) else results

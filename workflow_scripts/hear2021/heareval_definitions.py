@@ -1,0 +1,120 @@
+"""What the evaluation takes from heareval's `task_predictions`, without the training framework.
+
+`heareval.predictions.task_predictions` imports PyTorch Lightning, which takes several seconds (more
+than heareval's scores, and half as much again as torch) and which only heareval's own training loop
+needs. So the definitions are read from the installed module's source and run by themselves: they
+are heareval's, and a release that changes them changes them here.
+"""
+
+import __future__
+
+import ast
+import importlib.util
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+
+MODULE = "heareval.predictions.task_predictions"
+
+
+def definitions(
+    module: str, names: Iterable[str], namespace: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Run only the named top-level definitions of a module.
+
+    Args:
+        module: an importable module; its source is read, it is not imported.
+        names: the functions, classes and assigned names wanted.
+        namespace: the names that these use.
+
+    Returns:
+        The values of `names`.
+
+    Raises:
+        ImportError: if the module or one of the names is not there.
+    """
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        raise ImportError(f"{module} is not installed")
+    wanted = set(names)
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    found = [node for node in tree.body if _defined_name(node) in wanted]
+    absent = wanted - {_defined_name(node) for node in found}
+    if absent:
+        raise ImportError(f"{module} ({spec.origin}) does not define {', '.join(sorted(absent))}")
+    code = compile(
+        ast.Module(found, type_ignores=[]),
+        spec.origin,
+        "exec",
+        flags=__future__.annotations.compiler_flag,  # the annotations' names are not needed
+        dont_inherit=True,
+    )
+    values = {"__name__": module, **(namespace or {})}
+    exec(code, values)
+    return {name: values[name] for name in wanted}
+
+
+def _defined_name(node: ast.stmt) -> str | None:
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return node.name
+    if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+        return node.targets[0].id
+    return None
+
+
+_heareval = definitions(
+    MODULE,
+    [
+        "EVENT_POSTPROCESSING_GRID",
+        "PARAM_GRID",
+        "TASK_SPECIFIC_PARAM_GRID",
+        "FullyConnectedPrediction",
+        "aggregate_test_results",
+        "data_splits_from_folds",
+        "get_splits_from_metadata",
+        "hparams_to_json",
+        "serialize_value",
+        "sort_grid_points",
+    ],
+    {
+        "pd": pd,
+        "torch": torch,
+        # heareval's class turns one-hot rows into indices and calls this; packing has done that.
+        "OneHotToCrossEntropyLoss": torch.nn.CrossEntropyLoss,
+    },
+)
+
+EVENT_POSTPROCESSING_GRID: dict[str, list[float]] = _heareval["EVENT_POSTPROCESSING_GRID"]
+PARAM_GRID: dict[str, list[Any]] = _heareval["PARAM_GRID"]
+TASK_SPECIFIC_PARAM_GRID: dict[str, dict[str, list[Any]]] = _heareval["TASK_SPECIFIC_PARAM_GRID"]
+aggregate_test_results: Callable[[dict[str, Any]], dict[str, float]] = _heareval[
+    "aggregate_test_results"
+]
+get_splits_from_metadata: Callable[[dict[str, Any]], list[dict[str, list[str]]]] = _heareval[
+    "get_splits_from_metadata"
+]
+hparams_to_json: Callable[[dict[str, Any]], dict[str, Any]] = _heareval["hparams_to_json"]
+sort_grid_points: Callable[[list[Any]], list[Any]] = _heareval["sort_grid_points"]
+
+if TYPE_CHECKING:
+
+    class FullyConnectedPrediction(torch.nn.Module):
+        """heareval's network, as far as it is used."""
+
+        hidden: torch.nn.Module
+        projection: torch.nn.Module
+        activation: torch.nn.Module
+        logit_loss: torch.nn.Module
+
+        def __init__(
+            self, nfeatures: int, nlabels: int, prediction_type: str, conf: dict[str, Any]
+        ) -> None: ...
+
+        def forward_logit(self, x: torch.Tensor) -> torch.Tensor:
+            """Map rows (n_rows, nfeatures) to logits (n_rows, nlabels)."""
+
+else:
+    FullyConnectedPrediction = _heareval["FullyConnectedPrediction"]

@@ -1,0 +1,216 @@
+"""Training of one predictor: heareval's loop, with its random draws in its order.
+
+What heareval leaves to PyTorch Lightning 1.9 (epochs, early stopping, the checkpoint kept) is a
+plain loop here. Rows are on the device before it starts; batches are views of them.
+"""
+
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torchinfo
+
+from workflow_scripts.hear2021.heareval_definitions import FullyConnectedPrediction
+from workflow_scripts.hear2021.packing import PackedTask
+from workflow_scripts.hear2021.scoring import Postprocessing, Predictions, Scorer
+
+PROBE_ROWS = 64
+
+Conf = dict[str, Any]
+"""A grid point of heareval."""
+
+DataSplit = dict[str, list[str]]
+"""The names of the splits for "train", "valid" and "test", as heareval gives them."""
+
+Training = tuple[DataSplit, Conf]
+"""What is trained on, and how."""
+
+
+@dataclass(frozen=True)
+class TrainedPredictor:
+    """A predictor as it was at its best epoch, and how it came about.
+
+    Attributes:
+        predictor: heareval's FullyConnectedPrediction, in evaluation mode.
+        conf: the grid point, heareval's dictionary.
+        epoch: the best epoch, from 0.
+        validation_score: the monitored value at that epoch.
+        score_mode: "max" or "min", what is better in it.
+        postprocessing: chosen at that epoch.
+        time_in_min: minutes of training.
+    """
+
+    predictor: FullyConnectedPrediction
+    conf: Conf
+    epoch: int
+    validation_score: float
+    score_mode: str
+    postprocessing: Postprocessing
+    time_in_min: float
+
+
+class Adam:
+    """torch.optim.Adam with its defaults, bit for bit, in blocks that fit the cache.
+
+    On a CPU the step is bound by memory; in blocks its seven passes over the parameters are one.
+    (torch's own class also imports torch._dynamo when made, some 900 modules.)
+    """
+
+    BETAS = (0.9, 0.999)
+    EPSILON = 1e-8
+    BLOCK = 65536  # values; with gradient, two moments and denominator 1.3 MB
+
+    def __init__(self, parameters: Iterable[torch.nn.Parameter], lr: float) -> None:
+        self._parameters = list(parameters)
+        self._lr = lr
+        self._steps = 0
+        self._values = self._blocks([p.detach() for p in self._parameters])
+        self._first = [torch.zeros_like(block) for block in self._values]
+        self._second = [torch.zeros_like(block) for block in self._values]
+        self._denominator = torch.empty(self.BLOCK, device=self._values[0].device)
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for parameter in self._parameters:
+            parameter.grad = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Change the parameters by their gradients."""
+        self._steps += 1
+        beta1, beta2 = self.BETAS
+        step_size = self._lr / (1 - beta1**self._steps)
+        correction = (1 - beta2**self._steps) ** 0.5
+        gradients = self._blocks([p.grad for p in self._parameters if p.grad is not None])
+        for value, gradient, first, second in zip(
+            self._values, gradients, self._first, self._second, strict=True
+        ):
+            first.lerp_(gradient, 1 - beta1)
+            second.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+            denominator = self._denominator[: len(value)]
+            torch.sqrt(second, out=denominator).div_(correction).add_(self.EPSILON)
+            value.addcdiv_(first, denominator, value=-step_size)
+
+    def _blocks(self, tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
+        return [block for tensor in tensors for block in tensor.view(-1).split(self.BLOCK)]
+
+
+class BestEpoch:
+    """The epoch to keep and when to stop, as Lightning 1.9's ModelCheckpoint and EarlyStopping.
+
+    The earliest of equally good epochs is kept. A value that is not finite stops the training; a
+    NaN is kept only where it is the first value, as the worst possible one.
+    """
+
+    def __init__(self, mode: str, patience: int) -> None:
+        self.epoch: int | None = None
+        self.value = math.nan
+        self.stopped = False
+        self._sign = 1.0 if mode == "max" else -1.0
+        self._patience = patience
+        self._best = -math.inf
+        self._without_improvement = 0
+
+    def update(self, epoch: int, value: float) -> bool:
+        """Take in the value of a validation; return whether its epoch is now the best."""
+        signed = self._sign * value
+        if not math.isfinite(value):
+            self.stopped = True
+        elif signed > self._best:
+            self._best = signed
+            self._without_improvement = 0
+        else:
+            self._without_improvement += 1
+            self.stopped = self._without_improvement >= self._patience
+        if self.epoch is not None and not signed > self._sign * self.value:
+            return False
+        self.epoch = epoch
+        self.value = -self._sign * math.inf if math.isnan(value) else value
+        return True
+
+
+def train(
+    packed: PackedTask, data_split: DataSplit, conf: Conf, scorer: Scorer
+) -> TrainedPredictor:
+    """Train one predictor on the splits `data_split["train"]`, validated on `["valid"]`.
+
+    Draws from torch's global generator what heareval draws, in its order: the initialisation, the
+    input of torchinfo's probe, one number each time a split is gone through, dropout.
+
+    Args:
+        packed: rows and targets.
+        data_split: which splits to train on and to validate on.
+        conf: the grid point.
+        scorer: the task's scores.
+
+    Raises:
+        ValueError: if no validation happened within the grid point's `max_epochs`.
+    """
+    started = time.monotonic()
+    predictor = new_predictor(packed, conf).to(packed.rows.device)
+    optimizer = Adam(predictor.parameters(), lr=conf["lr"])  # conf["optim"], see protocol.grid
+    batches = packed.batches(data_split["train"], conf["batch_size"])
+    (valid,) = data_split["valid"]
+    best = BestEpoch(scorer.mode, conf["patience"])
+    best_state: dict[str, torch.Tensor] = {}
+    best_postprocessing: Postprocessing = ()
+    for epoch in range(conf["max_epochs"]):
+        _draw_as_a_data_loader()
+        predictor.train()
+        for rows, targets in batches:
+            loss = predictor.logit_loss(predictor.forward_logit(rows), targets)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        if (epoch + 1) % conf["check_val_every_n_epoch"] == 0:
+            _draw_as_a_data_loader()
+            predictions = predict(predictor, packed, valid, conf["batch_size"])
+            value, postprocessing = scorer.monitored(predictions)
+            if best.update(epoch, value):
+                best_state = {name: t.clone() for name, t in predictor.state_dict().items()}
+                best_postprocessing = postprocessing
+            if best.stopped:
+                break
+    if best.epoch is None:
+        raise ValueError(f"{packed.task.name}: no validation within {conf['max_epochs']} epochs")
+    predictor.load_state_dict(best_state)
+    return TrainedPredictor(
+        predictor=predictor.eval(),
+        conf=conf,
+        epoch=best.epoch,
+        validation_score=best.value,
+        score_mode=scorer.mode,
+        postprocessing=best_postprocessing,
+        time_in_min=(time.monotonic() - started) / 60,
+    )
+
+
+def new_predictor(packed: PackedTask, conf: Conf) -> FullyConnectedPrediction:
+    """Return an initialised predictor of heareval for a grid point, on the CPU."""
+    size = packed.rows.shape[1]
+    predictor = FullyConnectedPrediction(
+        size, len(packed.task.labels), packed.task.prediction_type, conf
+    )
+    if isinstance(predictor.activation, torch.nn.Softmax):
+        predictor.activation.dim = 1  # what torch takes for matrices if left open, with a warning
+    torchinfo.summary(predictor, input_size=(PROBE_ROWS, size), verbose=0)
+    return predictor
+
+
+def predict(
+    predictor: FullyConnectedPrediction, packed: PackedTask, split: str, batch_size: int
+) -> Predictions:
+    """Return the predictions for all rows of a split; leaves the predictor in evaluation mode."""
+    predictor.eval()
+    with torch.inference_mode():
+        logits = [predictor.forward_logit(rows) for rows, _ in packed.batches([split], batch_size)]
+        probabilities = [predictor.activation(batch) for batch in logits]
+        return Predictions(split, torch.cat(logits), torch.cat(probabilities))
+
+
+def _draw_as_a_data_loader() -> None:
+    """Draw the base seed that a torch DataLoader draws whenever it is iterated."""
+    torch.empty((), dtype=torch.int64).random_()
