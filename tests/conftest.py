@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+# Tests run side by side (pyproject.toml). Together they must not ask for more cores than there are.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("HEAR_SHARED", REPOSITORY.parent / "shared"))
 
@@ -43,7 +46,7 @@ def copy_workflow(target: Path) -> Path:
                 source,
                 target / name,
                 symlinks=True,
-                ignore=shutil.ignore_patterns("__pycache__"),
+                ignore=shutil.ignore_patterns("__pycache__", "site.yaml"),
             )
         else:
             shutil.copy(source, target / name)

@@ -61,6 +61,7 @@ class Run:
     grid_points: int
     seeds: int
     precision: str
+    evaluation_device: str
     task_sources: dict[str, str]
     weights: dict[str, str]
     scratch: str
@@ -132,6 +133,7 @@ def read_run(config: Mapping[str, Any]) -> Run:
         grid_points=config.get("grid_points", 8),
         seeds=config.get("seeds", 1),
         precision=config.get("precision", "half"),
+        evaluation_device=config.get("evaluation_device", "cpu"),
         task_sources=_local_files("task_sources", config, table, "config/tasks.csv"),
         weights=_local_files("weights", config, checkpoints(), "config/checkpoints.csv"),
         scratch=config["pathvars"]["scratch"],

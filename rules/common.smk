@@ -1,0 +1,188 @@
+"""The checked configuration, and the functions by which rules find their input and resources."""
+
+import re
+from pathlib import Path
+
+from hear_mn.checkpoints import checkpoint, checkpoints
+from hear_mn.variants import parse_variant
+from workflow_scripts.hear2021 import resources, versions
+from workflow_scripts.hear2021.configuration import (
+    CONFIG,
+    ConfigurationError,
+    read_run,
+    task_table,
+)
+from workflow_scripts.hear2021.figure_table import (
+    figure_table,
+    figures_of_run,
+    published_figures,
+)
+from workflow_scripts.hear2021.interpreter import prefer_this_python
+from workflow_scripts.hear2021.packs import is_short, pack_of
+from workflow_scripts.hear2021.planning import embedding_files
+from workflow_scripts.hear2021.site import read_site
+from workflow_scripts.hear2021.sources import fingerprint
+
+prefer_this_python()
+
+try:
+    RUN = read_run(config)
+    SITE = read_site(config.get("site", {}))
+except ConfigurationError as error:
+    raise WorkflowError(str(error))
+
+SITE.set_caches()
+
+
+def embedding_manifests(wildcards):
+    """The embedding files that together hold what a variant is made of."""
+    variant = parse_variant(wildcards.variant)
+    folder = Path(RUN.scratch, "embeddings", variant.checkpoint, wildcards.task)
+    existing = [path.stem for path in folder.glob("[!.]*.json")]
+    return [
+        f"<scratch>/embeddings/{variant.checkpoint}/{wildcards.task}/{parts}.json"
+        for parts in embedding_files(variant, RUN.variants, existing)
+    ]
+
+
+def embedding_matrices(wildcards):
+    """The matrices beside `embedding_manifests`."""
+    return [path.removesuffix("json") + "npy" for path in embedding_manifests(wildcards)]
+
+
+def prepared_task(file):
+    """An input function: `file` of a task at the sample rate that a checkpoint wants."""
+
+    def path(wildcards):
+        name = getattr(wildcards, "checkpoint", None) or parse_variant(wildcards.variant).checkpoint
+        return f"<scratch>/tasks/{wildcards.task}/{checkpoint(name).sample_rate}/{file}"
+
+    return path
+
+
+def requested_checkpoints():
+    """The checkpoints of the run's variants."""
+    return sorted({variant.checkpoint for variant in RUN.variants})
+
+
+def checkpoint_source(wildcards):
+    """Where a checkpoint's weights come from: its row of the table, or the run's own file."""
+    row = checkpoint(wildcards.checkpoint)
+    local = RUN.weights.get(wildcards.checkpoint, "")
+    return {
+        "source": row.source,
+        "url": row.url,
+        "sha256": row.sha256,
+        "local": local,
+        "local_content": fingerprint(local) if local else "",
+    }
+
+
+def within_site(minutes):
+    """A time limit that the cluster's partitions take: `minutes`, cut to the site's longest."""
+
+    def limited(wildcards, attempt):
+        asked = minutes(wildcards, attempt)
+        return min(asked, SITE.max_minutes) if SITE.max_minutes else asked
+
+    return limited
+
+
+def one_of(names):
+    """The constraint of a wildcard that is one of these names; of none, it matches nothing."""
+    return "|".join(map(re.escape, sorted(names))) or "(?!)"
+
+
+def evaluated_on_gpu():
+    """The tasks whose predictors are trained on a GPU: those long enough to be worth one."""
+    if RUN.evaluation_device == "cpu":
+        return []
+    return [row.task for row in task_table().values() if not is_short(row)]
+
+
+def evaluation_pack(wildcards):
+    """The SLURM job that a short evaluation shares; the profile's group-components limits it."""
+    pack = pack_of(wildcards.variant, task_table()[wildcards.task])
+    if pack is not None:
+        workflow.parent_groupids[pack] = "evaluate"
+    return pack
+
+
+def front_end(wildcards):
+    """The front-end settings of a checkpoint."""
+    return checkpoint(wildcards.checkpoint).front_end
+
+
+def embed_threads(wildcards):
+    """As many GPU jobs at a time as there are GPUs; without a GPU one job on all cores."""
+    return max(1, workflow.cores // max(1, resources.gpus_here()))
+
+
+def synthetic_archive(wildcards):
+    """The archive that rule synthesise_task makes, for a task of the mini benchmark."""
+    if task_table()[wildcards.task].benchmark == "mini":
+        return "<scratch>/archives/{task}.tar.gz"
+    return []
+
+
+def task_source(wildcards):
+    """Where a task's data comes from: its row of the table, or the run's own archive or folder."""
+    row = task_table()[wildcards.task]
+    local = RUN.task_sources.get(row.task, "")
+    return {
+        "url": row.url,
+        "md5": row.md5,
+        "local": local,
+        "local_content": fingerprint(local) if local else "",
+    }
+
+
+def score_files(wildcards):
+    """The scores of every pair of the run; none for the published comparison."""
+    return [
+        f"results/scores/{variant}/{task}.json"
+        for variant in report_variants(wildcards)
+        for task in report_tasks(wildcards)
+    ]
+
+
+def report_variants(wildcards):
+    """The models of a report."""
+    published = wildcards.benchmark == "published"
+    return [] if published else [variant.name for variant in RUN.variants]
+
+
+def report_tasks(wildcards):
+    """The task directories of a report, in the order of config/tasks.csv."""
+    if wildcards.benchmark == "published":
+        return [row.task for row in task_table().values() if row.benchmark == "hear2021"]
+    requested = {row.task for row in RUN.tasks}
+    return [task for task in task_table() if task in requested]
+
+
+def report_notice(wildcards):
+    """What the figures of a report say on their face."""
+    return "" if wildcards.benchmark == "published" else RUN.notice
+
+
+def report_content(wildcards):
+    """The content of the tables that a report is drawn from, so that an edit draws it again."""
+    tables = ["tasks", "checkpoints", "figures", *map("published_{}".format, PUBLISHED_TABLES)]
+    return [fingerprint(CONFIG / f"{name}.csv") for name in tables]
+
+
+PUBLISHED_TABLES = ["scores", "boxes", "means", "systems"]
+
+
+def benchmark_report(wildcards):
+    """Tables, figures and claims of the run, and of the published scores."""
+    leaderboard_tasks = any(row.leaderboard_column for row in RUN.tasks)
+    figures = {
+        RUN.benchmark: figures_of_run(leaderboard_tasks),
+        "published": published_figures(),
+    }
+    return [
+        f"results/{benchmark}/{file}"
+        for benchmark, names in figures.items()
+        for file in ["claims.md", "tables/means.csv", *(f"figures/{name}.svg" for name in names)]
+    ]

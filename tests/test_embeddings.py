@@ -1,0 +1,186 @@
+"""A pass over a task: what it writes, what it survives, what it refuses."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from filelock import FileLock
+
+from workflow_scripts.hear2021 import embeddings
+from workflow_scripts.hear2021.embeddings import EmbeddedTask, EmbeddingError, embed_task
+from workflow_scripts.hear2021.tasks import Clip, Task
+
+RATE = 32_000
+IDENTITY = {"weights_sha256": "w", "task_sha256": "t"}
+
+
+def make_task(lengths: dict[str, list[int]], embedding_type: str = "scene") -> Task:
+    splits: dict[str, list[Clip]] = {}
+    start = 0
+    for split, samples in lengths.items():
+        splits[split] = []
+        for number, n_samples in enumerate(samples):
+            splits[split].append(Clip(split, f"{number}.wav", start, n_samples, labels=("a",)))
+            start += n_samples
+    audio = np.random.default_rng(0).integers(-3000, 3000, start, dtype=np.int16)
+    metadata = {"embedding_type": embedding_type, "prediction_type": "multiclass"}
+    return Task("a_task", metadata, ["a"], splits, RATE, "t", audio)
+
+
+class SumsOfSamples:
+    """An embedder whose values can be checked by hand; it counts its calls."""
+
+    sample_rate = RATE
+
+    def __init__(self, fail_at_call: int | None = None) -> None:
+        self.feature_sizes = self.timestamp_feature_sizes = {"logits": 2, "e1": 1}
+        self.calls = 0
+        self.fail_at_call = fail_at_call
+
+    def scene(self, audio: torch.Tensor) -> dict[str, torch.Tensor]:
+        self.calls += 1
+        if self.calls == self.fail_at_call:
+            raise KeyboardInterrupt
+        mean, peak = audio.mean(dim=1, keepdim=True), audio.abs().amax(dim=1, keepdim=True)
+        return {"logits": torch.cat([mean, 2 * mean], dim=1), "e1": peak}
+
+    def timestamps(self, audio: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        frames = audio.unfold(1, 1600, 1600)
+        mean, peak = frames.mean(dim=2), frames.abs().amax(dim=2)
+        times = 50.0 * torch.arange(frames.shape[1]).expand(len(audio), -1)
+        features = {"logits": torch.stack([mean, 2 * mean], dim=-1), "e1": peak[..., None]}
+        return features, times
+
+
+def run(task: Task, embedder: SumsOfSamples, folder: Path, identity=IDENTITY) -> dict:
+    return embed_task(task, embedder, folder / "l-e1.npy", folder / "l-e1.json", identity)
+
+
+def expected(task: Task, split: str) -> np.ndarray:
+    rows = []
+    for clip in task.splits[split]:
+        audio = task.audio(clip)
+        rows.append([np.abs(audio).max(), audio.mean(), 2 * audio.mean()])
+    return np.array(rows, dtype=np.float32)
+
+
+MIXED = {"fold00": [3200, 1600, 3200], "fold01": [1600, 4800]}
+
+
+def test_rows_come_back_by_split_in_clip_order_and_features_in_the_order_asked_for(tmp_path):
+    task = make_task(MIXED)
+    run(task, SumsOfSamples(), tmp_path)
+    embedded = EmbeddedTask(task, [tmp_path / "l-e1.json"], ["e1", "logits"])
+    assert embedded.size == 3
+    for split in MIXED:
+        np.testing.assert_allclose(embedded.rows(split), expected(task, split), rtol=1e-5)
+
+
+def test_clips_of_a_length_are_embedded_together(tmp_path):
+    embedder = SumsOfSamples()
+    run(make_task(MIXED), embedder, tmp_path)
+    assert embedder.calls == 3
+
+
+def test_timestamps_of_a_clip_stay_together_and_keep_their_times(tmp_path):
+    task = make_task(MIXED, "event")
+    run(task, SumsOfSamples(), tmp_path)
+    embedded = EmbeddedTask(task, [tmp_path / "l-e1.json"], ["e1"])
+    times = embedded.times_ms("fold00")
+    assert [list(clip) for clip in times] == [[0, 50], [0], [0, 50]]
+    peaks = [np.abs(task.audio(clip)[:1600]).max() for clip in task.splits["fold00"]]
+    np.testing.assert_allclose(embedded.rows("fold00")[[0, 2, 3], 0], peaks, rtol=1e-6)
+
+
+def test_a_feature_may_be_joined_from_a_second_pass(tmp_path):
+    task = make_task(MIXED)
+    run(task, SumsOfSamples(), tmp_path)
+    other = SumsOfSamples()
+    other.feature_sizes = {"mels": 1}
+    other.scene = lambda audio: {"mels": audio[:, :1]}  # type: ignore[method-assign]
+    embed_task(task, other, tmp_path / "mels.npy", tmp_path / "mels.json", IDENTITY)
+    manifests = [tmp_path / "l-e1.json", tmp_path / "mels.json"]
+    joined = EmbeddedTask(task, manifests, ["logits", "e1", "mels", "e1"]).rows("fold01")
+    first_samples = [task.audio(clip)[0] for clip in task.splits["fold01"]]
+    np.testing.assert_allclose(joined[:, 3], first_samples)
+    np.testing.assert_array_equal(joined[:, 2], joined[:, 4])
+
+
+def test_a_killed_pass_goes_on_where_it_was_saved_and_gives_the_same_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(embeddings, "SECONDS_BETWEEN_SAVES", 0.0)
+    monkeypatch.setattr(embeddings, "BATCH_CLIPS", 1)
+    task = make_task(MIXED)
+    with pytest.raises(KeyboardInterrupt):
+        run(task, SumsOfSamples(fail_at_call=4), tmp_path)
+    assert not (tmp_path / "l-e1.npy").exists()
+    assert not (tmp_path / "l-e1.json").exists()
+    embedder = SumsOfSamples()
+    assert run(task, embedder, tmp_path)["resumed_at_clip"] == 3
+    assert embedder.calls == 2
+
+    whole = tmp_path / "whole"
+    run(task, SumsOfSamples(), whole)
+    for name in ("l-e1.npy", "l-e1.json"):
+        assert (tmp_path / name).read_bytes() == (whole / name).read_bytes()
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_what_a_killed_pass_saved_for_other_weights_is_not_used(tmp_path, monkeypatch):
+    monkeypatch.setattr(embeddings, "SECONDS_BETWEEN_SAVES", 0.0)
+    task = make_task(MIXED)
+    with pytest.raises(KeyboardInterrupt):
+        run(task, SumsOfSamples(fail_at_call=2), tmp_path)
+    performance = run(task, SumsOfSamples(), tmp_path, IDENTITY | {"weights_sha256": "other"})
+    assert performance["resumed_at_clip"] == 0
+
+
+def test_two_writers_of_one_file_are_refused(tmp_path):
+    with (
+        FileLock(tmp_path / ".l-e1.npy.lock"),
+        pytest.raises(EmbeddingError, match=r"another process is writing .*scancel"),
+    ):
+        run(make_task(MIXED), SumsOfSamples(), tmp_path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_value_that_is_not_finite_is_refused_naming_clip_and_feature(tmp_path, value):
+    embedder = SumsOfSamples()
+    embedder.scene = lambda audio: {  # type: ignore[method-assign]
+        "logits": torch.ones(len(audio), 2),
+        "e1": torch.full((len(audio), 1), value),
+    }
+    with pytest.raises(EmbeddingError, match=r"a_task: the feature e1 of clip fold00/1\.wav"):
+        run(make_task(MIXED), embedder, tmp_path)
+    assert not (tmp_path / "l-e1.npy").exists()
+
+
+def test_a_task_at_another_sample_rate_is_refused(tmp_path):
+    embedder = SumsOfSamples()
+    embedder.sample_rate = 16_000
+    with pytest.raises(EmbeddingError, match="a_task is at 32000 Hz, the model wants 16000 Hz"):
+        run(make_task(MIXED), embedder, tmp_path)
+
+
+def test_embeddings_of_other_task_data_are_refused(tmp_path):
+    task = make_task(MIXED)
+    run(task, SumsOfSamples(), tmp_path, IDENTITY | {"task_sha256": "older"})
+    with pytest.raises(EmbeddingError, match="made from other data than a_task is now"):
+        EmbeddedTask(task, [tmp_path / "l-e1.json"], ["e1"])
+
+
+def test_a_matrix_of_the_wrong_length_is_refused(tmp_path):
+    task = make_task(MIXED)
+    run(task, SumsOfSamples(), tmp_path)
+    manifest = json.loads((tmp_path / "l-e1.json").read_text())
+    (tmp_path / "l-e1.json").write_text(json.dumps(manifest | {"rows": 4}))
+    with pytest.raises(EmbeddingError, match=r"has 5 rows, its \.json says 4"):
+        EmbeddedTask(task, [tmp_path / "l-e1.json"], ["e1"])
+
+
+def test_a_feature_that_no_file_holds_is_named(tmp_path):
+    task = make_task(MIXED)
+    run(task, SumsOfSamples(), tmp_path)
+    with pytest.raises(EmbeddingError, match="hold no mels"):
+        EmbeddedTask(task, [tmp_path / "l-e1.json"], ["e1", "mels"])

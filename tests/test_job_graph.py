@@ -1,0 +1,158 @@
+"""Which jobs a request plans, and what makes a finished job run again.
+
+One small run is finished once; each test changes something and asks for a dry run.
+"""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import copy_workflow, planned_jobs, snakemake
+
+VARIANT, TASK = "mn04_seeded_e1", "mini_vowels"
+PAIR = f"results/scores/{VARIANT}/{TASK}.json"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A copy of the workflow in which one pair is finished."""
+    folder = copy_workflow(tmp_path_factory.mktemp("finished"))
+    change_config(folder, variants=["mn04_seeded_e1", "mn04_seeded_e1_l"], grid_points=1)
+    result = snakemake(folder, "-j2", PAIR)
+    assert result.returncode == 0, result.stdout
+    return folder
+
+
+@pytest.fixture
+def folder(finished, tmp_path) -> Path:
+    """That copy, to be changed by one test."""
+    return shutil.copytree(finished, tmp_path / "copy", symlinks=True)
+
+
+def change_config(folder: Path, **changes) -> None:
+    path = folder / "config/config.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | changes))
+
+
+def replace(path: Path, pattern: str, replacement: str) -> None:
+    text, count = re.subn(pattern, replacement, path.read_text())
+    assert count, f"{pattern} is not in {path}"
+    path.write_text(text)
+
+
+def test_the_study_embeds_each_checkpoint_once_on_each_task(tmp_path):
+    jobs = planned_jobs(copy_workflow(tmp_path), "--configfile", "config/hear2021.yaml")
+    assert jobs["embed"] == 5 * 20
+    assert jobs["evaluate"] + jobs["evaluate_on_gpu"] == 14 * 20
+    assert jobs["prepare_task"] == 20
+
+
+def test_a_score_file_as_target_builds_what_its_pair_needs_and_no_more(tmp_path):
+    pair = "results/scores/mn10_as_e1_l/esc50-v2.0.0-full.json"
+    jobs = planned_jobs(copy_workflow(tmp_path), pair)
+    jobs.pop("total", None)
+    assert jobs == {
+        "embed": 1,
+        "evaluate": 1,
+        "fetch_checkpoint": 1,
+        "fetch_task": 1,
+        "prepare_task": 1,
+    }
+
+
+def test_a_finished_pair_plans_nothing(folder):
+    assert planned_jobs(folder, PAIR) == {}
+
+
+def test_one_more_variant_within_the_embedded_parts_adds_no_embedding_job(folder):
+    jobs = planned_jobs(folder, PAIR, f"results/scores/mn04_seeded_e1_l/{TASK}.json")
+    assert "embed" not in jobs
+    assert jobs["evaluate"] == 1
+
+
+def test_one_more_variant_with_a_new_part_embeds_that_part_and_repeats_nothing(folder):
+    change_config(folder, variants=["mn04_seeded_e1", "mn04_seeded_e1_mels"], grid_points=1)
+    jobs = planned_jobs(folder, PAIR, f"results/scores/mn04_seeded_e1_mels/{TASK}.json")
+    assert (jobs["embed"], jobs["evaluate"]) == (1, 1)
+
+
+def test_a_shorter_list_of_variants_repeats_nothing(folder):
+    change_config(folder, variants=["mn04_seeded_e1"], grid_points=1)
+    assert planned_jobs(folder, PAIR) == {}
+
+
+def test_an_edited_docstring_repeats_nothing(folder):
+    for path in folder.glob("workflow_scripts/**/*.py"):
+        path.write_text(path.read_text() + "\n# edited\n")
+    assert planned_jobs(folder, PAIR) == {}
+
+
+def test_touched_files_and_a_fresh_checkout_repeat_nothing(folder):
+    for pattern in ("**/*.py", "rules/*", "config/*", "results/scratch/**/*.*"):
+        for path in sorted(folder.glob(pattern)):
+            if path.is_file():
+                path.touch()
+    assert planned_jobs(folder, PAIR) == {}
+
+
+@pytest.mark.parametrize(
+    ("stage", "repeated"),
+    [
+        ("EVALUATE", {"evaluate"}),
+        ("EMBED", {"embed", "evaluate"}),
+        ("PREPARE", {"prepare_task", "embed", "evaluate"}),
+    ],
+)
+def test_a_raised_stage_version_repeats_that_stage_and_what_follows(folder, stage, repeated):
+    replace(folder / "workflow_scripts/hear2021/versions.py", rf"\b{stage} = \d+", f"{stage} = 99")
+    jobs = planned_jobs(folder, PAIR)
+    assert set(jobs) - {"total"} == repeated
+
+
+def test_other_front_end_settings_embed_again(folder):
+    table = folder / "config/checkpoints.csv"
+    header, *rows = table.read_text().splitlines()
+    hop = header.split(",").index("hop")
+    changed = []
+    for row in rows:
+        cells = row.split(",")
+        if cells[0] == "mn04_seeded":
+            cells[hop] = "160"
+        changed.append(",".join(cells))
+    table.write_text("\n".join([header, *changed, ""]))
+    assert {"embed", "evaluate"} <= set(planned_jobs(folder, PAIR))
+
+
+def test_other_weights_embed_again(folder):
+    weights = folder / "other.pt"
+    weights.write_bytes(b"other weights")
+    change_config(
+        folder,
+        variants=["mn04_seeded_e1", "mn04_seeded_e1_l"],
+        grid_points=1,
+        weights={"mn04_seeded": "other.pt"},
+    )
+    assert {"fetch_checkpoint", "embed", "evaluate"} <= set(planned_jobs(folder, PAIR))
+
+
+def test_another_number_of_grid_points_evaluates_again_and_embeds_nothing(folder):
+    change_config(folder, variants=["mn04_seeded_e1", "mn04_seeded_e1_l"], grid_points=2)
+    assert set(planned_jobs(folder, PAIR)) - {"total"} == {"evaluate"}
+
+
+def test_lost_scores_are_made_from_the_embeddings_that_are_there(folder):
+    (folder / PAIR).unlink()
+    assert set(planned_jobs(folder, PAIR)) - {"total"} == {"evaluate"}
+
+
+def test_a_mistake_in_the_configuration_is_one_message_and_no_traceback(folder):
+    change_config(folder, tasks=["mini_vowel"])
+    result = snakemake(folder, "-n", "-j1")
+    assert result.returncode != 0
+    assert "'mini_vowel' is not a row of config/tasks.csv. Did you mean mini_vowels" in (
+        result.stdout
+    )
+    assert "Traceback" not in result.stdout

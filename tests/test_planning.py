@@ -1,0 +1,53 @@
+"""Which embedding files a variant is read from, and which are still to be made."""
+
+import pytest
+
+from hear_mn.variants import parse_variant
+from workflow_scripts.hear2021.planning import embedding_files, features_of
+
+E1_L = parse_variant("mn40_as_ext_e1_l")
+E1 = parse_variant("mn40_as_ext_e1")
+MELS = parse_variant("mn40_as_ext_e1_l_mels")
+SE = parse_variant("mn40_as_ext_e1_l_se")
+ALL_SE = parse_variant("mn40_as_ext_e1_l_all_se")
+OTHER = parse_variant("mn04_as_e1_l")
+
+
+def test_the_variants_of_a_checkpoint_share_one_file_and_so_one_pass():
+    requested = [E1_L, MELS, ALL_SE, OTHER]
+    files = {tuple(embedding_files(variant, requested, [])) for variant in requested[:3]}
+    assert files == {("l-e1-mels-all_se",)}
+
+
+def test_other_checkpoints_are_embedded_apart():
+    assert embedding_files(OTHER, [E1_L, OTHER, MELS], []) == ["l-e1"]
+
+
+def test_se_is_not_stored_beside_all_se():
+    assert embedding_files(SE, [SE, ALL_SE], []) == ["l-e1-all_se"]
+
+
+def test_a_variant_within_the_stored_parts_needs_no_new_file():
+    assert embedding_files(E1, [E1, E1_L], ["l-e1"]) == ["l-e1"]
+
+
+def test_a_new_part_is_embedded_alone_and_the_finished_file_is_kept():
+    assert embedding_files(MELS, [E1_L, MELS], ["l-e1"]) == ["l-e1", "mels"]
+    assert embedding_files(E1_L, [E1_L, MELS], ["l-e1"]) == ["l-e1"]
+
+
+def test_a_smaller_request_repeats_nothing():
+    assert embedding_files(E1_L, [E1_L], ["l-e1-mels-all_se"]) == ["l-e1-mels-all_se"]
+
+
+def test_a_variant_outside_the_run_brings_only_its_own_parts():
+    assert embedding_files(MELS, [ALL_SE], []) == ["l-e1-mels"]
+
+
+def test_a_file_name_says_its_features_in_column_order():
+    assert features_of("l-e1-mels") == ("logits", "e1", "mels")
+
+
+def test_a_file_name_with_parts_out_of_order_is_refused():
+    with pytest.raises(ValueError, match="'e1-l' does not name an embedding file"):
+        features_of("e1-l")

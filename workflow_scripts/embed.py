@@ -1,0 +1,89 @@
+"""Rule embed: one pass of a checkpoint over a task."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from hear_mn.checkpoints import checkpoint as checkpoint_row
+from hear_mn.embedding import Precision, load_embedder
+from workflow_scripts.command_line import command_line
+from workflow_scripts.hear2021 import versions
+from workflow_scripts.hear2021.devices import claimed_device, memory_and_device
+from workflow_scripts.hear2021.embeddings import embed_task
+from workflow_scripts.hear2021.planning import features_of
+from workflow_scripts.hear2021.tasks import Task
+
+
+def embed(
+    checkpoint: str,
+    weights: Path,
+    task: Path,
+    parts: str,
+    precision: Precision,
+    threads: int,
+    embeddings: Path,
+    manifest: Path,
+    performance: Path,
+    node_local: str = "",
+) -> None:
+    """Embed a prepared task.
+
+    Args:
+        checkpoint: a row of config/checkpoints.csv.
+        weights: what rule fetch_checkpoint says of the weights.
+        task: the task.json of the prepared task, at the checkpoint's sample rate.
+        parts: what to keep of each clip, say `e1-l`.
+        precision: half or float32, on CUDA. A CPU computes in float32.
+        threads: CPU threads.
+        embeddings: the matrix to write.
+        manifest: what the matrix is, to write.
+        performance: how the job went, to write.
+        node_local: a folder on this machine's own disk to read the audio from, after one copy.
+    """
+    torch.set_num_threads(min(threads, len(os.sched_getaffinity(0))))
+    found = json.loads(weights.read_text())
+    with near_audio(task.parent, node_local) as folder, claimed_device() as device:
+        loaded = Task.load(folder)
+        embedder = load_embedder(
+            checkpoint,
+            Path(found["path"]) if found["path"] else None,
+            features_of(parts),
+            device=device,
+            precision=precision,
+        )
+        identity = {
+            "stage": versions.EMBED,
+            "checkpoint": checkpoint,
+            "weights_sha256": found["sha256"],
+            "module_version": found.get("version"),
+            "front_end": checkpoint_row(checkpoint).front_end,
+            "precision": precision if device.type == "cuda" else "float32",
+            "parts": parts,
+            "task": loaded.name,
+            "task_sha256": loaded.sha256,
+        }
+        measured = embed_task(loaded, embedder, embeddings, manifest, identity)
+        measured |= memory_and_device(device)
+    performance.parent.mkdir(parents=True, exist_ok=True)
+    performance.write_text(json.dumps(measured, indent=1) + "\n")
+
+
+@contextmanager
+def near_audio(prepared: Path, node_local: str) -> Iterator[Path]:
+    """Give a prepared task's folder: itself, or a copy in `node_local` for as long as needed."""
+    if not node_local:
+        yield prepared
+        return
+    with tempfile.TemporaryDirectory(dir=node_local, prefix="hear-mn-") as copy:
+        shutil.copytree(prepared, copy, dirs_exist_ok=True)
+        yield Path(copy)
+
+
+if __name__ == "__main__":
+    command_line(embed)

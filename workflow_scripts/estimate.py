@@ -1,0 +1,26 @@
+"""Rule estimate: what a run will download, keep on disk and ask of GPUs."""
+
+from hear_mn.variants import parse_variant
+from workflow_scripts.command_line import command_line
+from workflow_scripts.hear2021.configuration import task_table
+from workflow_scripts.hear2021.estimate import as_text, estimate_run
+
+
+def estimate(
+    variants: list[str], tasks: list[str], local_tasks: list[str], local_weights: list[str]
+) -> None:
+    """Print the estimate of a run as a table.
+
+    Args:
+        variants: the variants of the run.
+        tasks: its task directories.
+        local_tasks: those whose archive or folder the config names.
+        local_weights: the checkpoints whose weights the config names.
+    """
+    rows = [task_table()[name] for name in tasks]
+    parsed = [parse_variant(name) for name in variants]
+    print(as_text(estimate_run(parsed, rows, local_tasks, local_weights)))
+
+
+if __name__ == "__main__":
+    command_line(estimate)

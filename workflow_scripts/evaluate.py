@@ -1,0 +1,104 @@
+"""Rule evaluate: heareval's protocol on one variant and task."""
+
+import json
+import os
+import statistics
+import time
+from contextlib import nullcontext
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from hear_mn.variants import parse_variant
+from workflow_scripts.command_line import command_line
+from workflow_scripts.hear2021 import versions
+from workflow_scripts.hear2021.devices import claimed_device, memory_and_device
+from workflow_scripts.hear2021.embeddings import EmbeddedTask
+from workflow_scripts.hear2021.packs import keep_scores, kept_scores
+from workflow_scripts.hear2021.protocol import evaluate as evaluate_protocol
+from workflow_scripts.hear2021.tables import test_score
+from workflow_scripts.hear2021.tasks import Task
+
+FIRST_SEED = 42
+PACKAGES = ["heareval", "torch", "numpy", "scikit-learn", "sed-eval"]
+
+
+def evaluate(
+    variant: str,
+    task: Path,
+    manifests: list[Path],
+    grid_points: int,
+    seeds: int,
+    device: Literal["cpu", "gpu"],
+    threads: int,
+    scores: Path,
+) -> None:
+    """Score one variant on one task.
+
+    Args:
+        variant: names the features to join.
+        task: the task.json of the prepared task.
+        manifests: the manifests of the embedding files that hold them.
+        grid_points: how many of heareval's grid points are tried.
+        seeds: how many seeds from 42 on; the scores of 42 are the result, the spread is beside it.
+        device: `gpu` trains all grid points at once on a GPU, if this machine has one.
+        threads: CPU threads; another number may take training another way in the last digits.
+        scores: the file to write, in the schema of heareval's test.predicted-scores.json.
+    """
+    torch.set_num_threads(min(threads, len(os.sched_getaffinity(0))))
+    embedded = EmbeddedTask(Task.load(task.parent), manifests, parse_variant(variant).features)
+    request = {
+        "variant": variant,
+        "task": embedded.task.name,
+        "embeddings": embedded.identity,
+        "stage": versions.EVALUATE,
+        "grid_points": grid_points,
+        "seeds": seeds,
+        "threads": torch.get_num_threads(),
+    }
+    scored = kept_scores(variant, manifests, request)
+    if scored is None:
+        with claimed_device() if device == "gpu" else nullcontext(torch.device("cpu")) as claimed:
+            scored = _evaluate(embedded, request, claimed)
+        keep_scores(variant, manifests, request, scored)
+    scores.parent.mkdir(parents=True, exist_ok=True)
+    aside = scores.with_name(f".{scores.name}.{os.getpid()}")
+    aside.write_text(json.dumps(scored, indent=4) + "\n")
+    aside.replace(scores)
+
+
+def _evaluate(
+    embedded: EmbeddedTask, request: dict[str, Any], device: torch.device
+) -> dict[str, Any]:
+    started = time.perf_counter()
+    results = [
+        evaluate_protocol(
+            embedded,
+            grid_points=request["grid_points"],
+            seed=FIRST_SEED + repetition,
+            device=device,
+        )
+        for repetition in range(request["seeds"])
+    ]
+    scored: dict[str, Any] = results[0]
+    if len(results) > 1:
+        values = [test_score(result) for result in results]
+        scored["seeds"] = {
+            "test_scores": values,
+            "mean": statistics.fmean(values),
+            "std": statistics.stdev(values),
+        }
+    scored["provenance"] = {
+        **request,
+        "seed": FIRST_SEED,
+        "packages": {package: version(package) for package in PACKAGES},
+        "seconds": time.perf_counter() - started,
+        **memory_and_device(device),
+    }
+    return scored
+
+
+if __name__ == "__main__":
+    command_line(evaluate)

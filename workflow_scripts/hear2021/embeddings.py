@@ -1,0 +1,355 @@
+"""Embeddings of a task: computed in one pass over its clips, kept as one matrix, read by feature.
+
+Two files a pass. `<parts>.npy` holds float32 rows, `<parts>.json` says what they are. Rows follow
+the clips ordered by length (equal lengths make full batches) and then by their order in the task,
+so the layout follows from the task and no per-clip index is stored.
+"""
+
+import itertools
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from numpy.lib import format as npy
+from tqdm import tqdm
+
+from workflow_scripts.hear2021.tasks import Clip, Task
+
+BATCH_SECONDS = 640.0
+BATCH_CLIPS = 256
+SECONDS_BETWEEN_SAVES = 30.0
+
+
+class Embedder(Protocol):
+    """What a pass needs of a model (`hear_mn.embedding.load_embedder` gives one)."""
+
+    @property
+    def sample_rate(self) -> int:
+        """In Hz."""
+
+    @property
+    def feature_sizes(self) -> dict[str, int]:
+        """The number of values of each feature of a scene."""
+
+    @property
+    def timestamp_feature_sizes(self) -> dict[str, int]:
+        """The number of values of each feature of a timestamp."""
+
+    def scene(self, audio: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Map audio (n_sounds, n_samples) to (n_sounds, size) for each feature."""
+
+    def timestamps(self, audio: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Map audio to (n_sounds, n_timestamps, size) for each feature, and the times in ms."""
+
+
+class EmbeddingError(RuntimeError):
+    """A pass that cannot go on, or embedding files that do not fit their task."""
+
+
+@dataclass
+class Progress:
+    """How far a pass has come, saved beside its rows so that a killed job goes on from there."""
+
+    identity: dict[str, Any]
+    clips: int = 0
+    rows: int = 0
+    times_ms: dict[str, list[float]] = field(default_factory=dict)
+
+
+def embed_task(
+    task: Task,
+    embedder: Embedder,
+    embeddings: Path,
+    manifest: Path,
+    identity: dict[str, Any],
+) -> dict[str, Any]:
+    """Embed every clip of `task` and write the matrix and its manifest, whole or not at all.
+
+    A pass that was killed goes on where its rows were last saved, if `identity` is the same.
+
+    Args:
+        task: the task at the embedder's sample rate.
+        embedder: gives all features in one pass.
+        embeddings: the .npy file to write, float32 (n_rows, sum of the feature sizes).
+        manifest: the .json file to write; equal for equal `identity`.
+        identity: what the numbers depend on (weights, front end, task data, versions).
+
+    Returns:
+        How it went: seconds, clips a second, seconds of audio a second.
+
+    Raises:
+        EmbeddingError: for a wrong sample rate, a second writer, or NaN or Inf, naming the clip.
+    """
+    if task.sample_rate != embedder.sample_rate:
+        raise EmbeddingError(
+            f"{task.name} is at {task.sample_rate} Hz, the model wants {embedder.sample_rate} Hz"
+        )
+    embeddings.parent.mkdir(parents=True, exist_ok=True)
+    part = embeddings.with_name(f".{embeddings.name}.part")
+    try:
+        with FileLock(part.with_suffix(".lock"), timeout=0):
+            performance = _embed(task, embedder, part, identity)
+            saved = _read_progress(part, identity)
+            part.replace(embeddings)
+            _write_json(
+                manifest,
+                {
+                    "identity": identity,
+                    "features": _columns(_sizes(task, embedder)),
+                    "rows": saved.rows,
+                    "times_ms": saved.times_ms or None,
+                },
+            )
+            _progress_file(part).unlink()
+    except Timeout as error:
+        raise EmbeddingError(
+            f"another process is writing {embeddings}: a job of an earlier run that is still "
+            f"going? Cancel it (squeue, scancel) or wait for it, then start again"
+        ) from error
+    part.with_suffix(".lock").unlink(missing_ok=True)
+    return performance
+
+
+def _embed(task: Task, embedder: Embedder, part: Path, identity: dict[str, Any]) -> dict[str, Any]:
+    events = task.embedding_type == "event"
+    clips = clips_by_length(task)
+    sizes = _sizes(task, embedder)
+    width = sum(sizes.values())
+    progress = _read_progress(part, identity)
+    started, resumed = time.perf_counter(), progress.clips
+    with (
+        _open_rows(part, progress, width) as rows,
+        tqdm(total=len(clips), initial=resumed, unit="clip", desc=task.name, mininterval=1) as bar,
+    ):
+        saved = time.perf_counter()
+        for batch, audio in _read_ahead(task, clips[resumed:], 1 if events else BATCH_CLIPS):
+            if events:
+                features, times = embedder.timestamps(audio)
+                progress.times_ms.setdefault(str(batch[0].n_samples), times[0].tolist())
+            else:
+                features = embedder.scene(audio)
+            matrix = torch.cat(list(features.values()), dim=-1)
+            _refuse_non_finite(matrix, batch, task, sizes)
+            matrix = matrix.reshape(-1, width)
+            rows.write(matrix.cpu().numpy().tobytes())
+            progress.clips += len(batch)
+            progress.rows += len(matrix)
+            bar.update(len(batch))
+            if time.perf_counter() - saved > SECONDS_BETWEEN_SAVES:
+                _save(part, rows, progress)
+                saved = time.perf_counter()
+        _write_header(rows, progress.rows, width)
+        _save(part, rows, progress)
+    seconds = time.perf_counter() - started
+    embedded = clips[resumed:]
+    return {
+        "seconds": seconds,
+        "clips": len(embedded),
+        "clips_per_second": len(embedded) / seconds,
+        "audio_seconds_per_second": sum(clip.n_samples for clip in embedded)
+        / task.sample_rate
+        / seconds,
+        "resumed_at_clip": resumed,
+    }
+
+
+def _sizes(task: Task, embedder: Embedder) -> dict[str, int]:
+    events = task.embedding_type == "event"
+    return embedder.timestamp_feature_sizes if events else embedder.feature_sizes
+
+
+def clips_by_length(task: Task) -> list[Clip]:
+    """Return the clips of a task in the order of their embedding rows."""
+    return sorted(task.clips, key=lambda clip: clip.n_samples)
+
+
+def _read_ahead(
+    task: Task, clips: Sequence[Clip], batch_clips: int
+) -> Iterator[tuple[list[Clip], torch.Tensor]]:
+    """Yield batches of equally long clips with their audio, the next one being read meanwhile."""
+
+    def read(batch: list[Clip]) -> torch.Tensor:
+        audio = torch.from_numpy(np.stack([task.audio(clip) for clip in batch]))
+        return audio.pin_memory() if torch.cuda.is_available() else audio
+
+    def batches() -> Iterator[list[Clip]]:
+        for n_samples, group in itertools.groupby(clips, key=lambda clip: clip.n_samples):
+            equally_long = list(group)
+            fit = int(BATCH_SECONDS * task.sample_rate / n_samples)
+            size = max(1, min(batch_clips, fit))
+            for start in range(0, len(equally_long), size):
+                yield equally_long[start : start + size]
+
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        ahead: list[tuple[list[Clip], Any]] = []
+        for batch in batches():
+            ahead.append((batch, reader.submit(read, batch)))
+            if len(ahead) > 2:
+                ready, audio = ahead.pop(0)
+                yield ready, audio.result()
+        for ready, audio in ahead:
+            yield ready, audio.result()
+
+
+def _refuse_non_finite(
+    matrix: torch.Tensor, batch: Sequence[Clip], task: Task, feature_sizes: dict[str, int]
+) -> None:
+    if torch.isfinite(matrix).all():
+        return
+    for clip, values in zip(batch, matrix, strict=True):
+        finite = torch.isfinite(values).reshape(-1, values.shape[-1]).all(dim=0)
+        for name, (start, stop) in _columns(feature_sizes).items():
+            if not finite[start:stop].all():
+                raise EmbeddingError(
+                    f"{task.name}: the feature {name} of clip {clip.split}/{clip.name} has NaN or "
+                    f"Inf. Listen to the clip; with half precision, try `precision: float32`"
+                )
+
+
+def _columns(feature_sizes: dict[str, int]) -> dict[str, list[int]]:
+    stops = list(itertools.accumulate(feature_sizes.values()))
+    starts = [0, *stops]
+    return {
+        name: [start, stop]
+        for name, start, stop in zip(feature_sizes, starts[:-1], stops, strict=True)
+    }
+
+
+# Rows are appended to a .npy file whose header is written again at the end: numpy leaves room in
+# the header for the number of rows to grow.
+def _write_header(rows: BinaryIO, n_rows: int, width: int) -> None:
+    rows.seek(0)
+    npy.write_array_header_1_0(
+        rows, {"descr": "<f4", "fortran_order": False, "shape": (n_rows, width)}
+    )
+
+
+def _open_rows(part: Path, progress: Progress, width: int) -> BinaryIO:
+    rows = part.open("r+b" if progress.rows else "w+b")
+    _write_header(rows, progress.rows, width)
+    rows.truncate(rows.tell() + progress.rows * width * 4)
+    rows.seek(0, os.SEEK_END)
+    return rows
+
+
+def _progress_file(part: Path) -> Path:
+    return part.with_name(f"{part.name}.json")
+
+
+def _save(part: Path, rows: BinaryIO, progress: Progress) -> None:
+    rows.flush()
+    os.fsync(rows.fileno())
+    _write_json(_progress_file(part), vars(progress))
+
+
+def _read_progress(part: Path, identity: dict[str, Any]) -> Progress:
+    saved = _progress_file(part)
+    if part.exists() and saved.exists():
+        progress = Progress(**json.loads(saved.read_text()))
+        if progress.identity == identity:
+            return progress
+    return Progress(identity)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(json.dumps(content, indent=1) + "\n")
+    aside.replace(path)
+
+
+class EmbeddedTask:
+    """A task with the embeddings of one variant: what the evaluation works on.
+
+    Args:
+        task: the task.
+        manifests: the manifests of embedding files that together hold `features`; their matrices
+            lie beside them.
+        features: in the order of concatenation; one may be named twice.
+
+    Raises:
+        EmbeddingError: if a file is missing, truncated or of other data, or a feature in none.
+    """
+
+    def __init__(self, task: Task, manifests: Sequence[Path], features: Sequence[str]) -> None:
+        self.task = task
+        self.identity: list[dict[str, Any]] = []
+        self._times_ms: dict[str, list[float]] = {}
+        stored: dict[str, np.ndarray] = {}
+        for path in manifests:
+            manifest = json.loads(path.read_text())
+            matrix = _matrix(path.with_suffix(".npy"), manifest)
+            if manifest["identity"]["task_sha256"] != task.sha256:
+                raise EmbeddingError(
+                    f"{path} was made from other data than {task.name} is now; delete it and "
+                    f"start again"
+                )
+            self.identity.append(manifest["identity"])
+            self._times_ms |= manifest["times_ms"] or {}
+            for feature, (start, stop) in manifest["features"].items():
+                stored.setdefault(feature, matrix[:, start:stop])
+        absent = [feature for feature in features if feature not in stored]
+        if absent:
+            raise EmbeddingError(
+                f"{task.name}: {', '.join(map(str, manifests))} hold no {', '.join(absent)}"
+            )
+        self._stored = [stored[feature] for feature in features]
+        self._rows_of = self._row_ranges()
+
+    @property
+    def size(self) -> int:
+        """The number of values of one embedding."""
+        return sum(matrix.shape[1] for matrix in self._stored)
+
+    def rows(self, split: str) -> np.ndarray:
+        """Return the embeddings of a split's clips in their order, float32 (n_rows, size)."""
+        wanted = np.concatenate([self._rows_of[clip] for clip in self._clips(split)])
+        rows = np.empty((len(wanted), self.size), dtype=np.float32)
+        column = 0
+        for matrix in self._stored:
+            rows[:, column : column + matrix.shape[1]] = matrix[wanted]
+            column += matrix.shape[1]
+        return rows
+
+    def times_ms(self, split: str) -> list[np.ndarray]:
+        """Return the times of the timestamp embeddings, one float32 array a clip of the split."""
+        return [
+            np.asarray(self._times_ms[str(clip.n_samples)], dtype=np.float32)
+            for clip in self.task.splits[split]
+        ]
+
+    def _clips(self, split: str) -> list[tuple[str, str]]:
+        return [(split, clip.name) for clip in self.task.splits[split]]
+
+    def _row_ranges(self) -> dict[tuple[str, str], np.ndarray]:
+        events = self.task.embedding_type == "event"
+        ranges, start = {}, 0
+        for clip in clips_by_length(self.task):
+            count = len(self._times_ms[str(clip.n_samples)]) if events else 1
+            ranges[clip.split, clip.name] = np.arange(start, start + count)
+            start += count
+        if any(len(matrix) != start for matrix in self._stored):
+            raise EmbeddingError(f"{self.task.name}: the embeddings do not have {start} rows")
+        return ranges
+
+
+def _matrix(path: Path, manifest: dict[str, Any]) -> np.ndarray:
+    try:
+        matrix = np.load(path, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise EmbeddingError(
+            f"{path} cannot be read ({error}); delete it and its .json and start again"
+        ) from error
+    if len(matrix) != manifest["rows"]:
+        raise EmbeddingError(
+            f"{path} has {len(matrix)} rows, its .json says {manifest['rows']}; delete both and "
+            f"start again"
+        )
+    return matrix

@@ -1,0 +1,106 @@
+"""What a run will cost before it starts: download, disk and GPU hours, from the tables alone."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from hear_mn.checkpoints import checkpoint
+from hear_mn.variants import Variant
+from workflow_scripts.hear2021 import resources
+from workflow_scripts.hear2021.configuration import TaskRow
+from workflow_scripts.hear2021.planning import embedding_files, features_of
+
+PUBLISHED_RATE = 48_000
+BYTES_PER_SAMPLE = 2
+BYTES_PER_VALUE = 4
+COMPRESSION = 0.85  # of 16 bit audio by gzip
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a task or a checkpoint adds to a run; bytes and hours."""
+
+    name: str
+    download: float = 0.0
+    audio: float = 0.0
+    embeddings: float = 0.0
+    gpu_hours: float = 0.0
+
+
+def estimate_run(
+    variants: Sequence[Variant],
+    tasks: Iterable[TaskRow],
+    local_tasks: Iterable[str] = (),
+    local_weights: Iterable[str] = (),
+) -> list[Estimate]:
+    """Estimate a run from nothing: a row a checkpoint, a row a task.
+
+    Where a size is not in the tables it follows from the hours of audio: 16 bit samples at 48 kHz,
+    compressed to 85 %.
+
+    Args:
+        variants: the variants of the run.
+        tasks: its tasks.
+        local_tasks: tasks whose archive is on this machine.
+        local_weights: checkpoints whose weights are.
+    """
+    names = sorted({variant.checkpoint for variant in variants})
+    weights = [Estimate(name, download=_weights_size(name, local_weights)) for name in names]
+    return weights + [_task(row, variants, names, row.task in set(local_tasks)) for row in tasks]
+
+
+def _weights_size(name: str, local: Iterable[str]) -> float:
+    row = checkpoint(name)
+    if row.source != "url" or name in set(local):
+        return 0.0
+    return row.size or (row.parameters or 0) * BYTES_PER_VALUE
+
+
+def _task(
+    row: TaskRow, variants: Sequence[Variant], checkpoints: Sequence[str], local: bool
+) -> Estimate:
+    seconds = (row.hours or resources.UNKNOWN_HOURS) * 3600
+    published = row.benchmark == "hear2021" and not local
+    archive = row.size or seconds * PUBLISHED_RATE * BYTES_PER_SAMPLE * COMPRESSION
+    rates = {checkpoint(name).sample_rate for name in checkpoints}
+    return Estimate(
+        row.task,
+        download=archive if published else 0.0,
+        audio=sum(seconds * rate * BYTES_PER_SAMPLE for rate in rates),
+        embeddings=sum(
+            _values(name, variants) * resources.embedding_rows(row) * BYTES_PER_VALUE
+            for name in checkpoints
+        ),
+        gpu_hours=sum(resources.embed_seconds(row, name) for name in checkpoints) / 3600,
+    )
+
+
+def _values(name: str, variants: Sequence[Variant]) -> int:
+    """Return how many values a clip's row has: those of every part that the variants want."""
+    row = checkpoint(name)
+    if row.module:
+        return resources.UNKNOWN_SIZE
+    variant = next(variant for variant in variants if variant.checkpoint == name)
+    (parts,) = embedding_files(variant, variants, [])
+    return sum(row.feature_sizes[feature] for feature in features_of(parts))
+
+
+def as_text(estimates: Sequence[Estimate]) -> str:
+    """Return the estimates as a table with their sum; sizes in GB of 10^9 bytes."""
+    columns = ("download", "audio", "embeddings", "gpu_hours")
+    total = Estimate("in all", *(sum(getattr(row, name) for row in estimates) for name in columns))
+    lines = [f"{'':36}{'download GB':>12}{'audio GB':>10}{'embeddings GB':>15}{'GPU hours':>11}"]
+    lines += [
+        f"{row.name:36}{row.download / 1e9:12.2f}{row.audio / 1e9:10.2f}"
+        f"{row.embeddings / 1e9:15.2f}{row.gpu_hours:11.2f}"
+        for row in [*estimates, total]
+    ]
+    disk = total.download + total.audio + total.embeddings
+    lines += [
+        "",
+        f"Disk in all: {disk / 1e9:.1f} GB. Archives can be deleted once prepared, audio once",
+        "embedded, embeddings once evaluated; scores and figures take a few MB.",
+        f"GPU hours are an upper bound: {resources.GPU_MULTIPLY_ADDS_PER_SECOND / 1e12:g}e12 "
+        "multiply-adds a second and",
+        f"{resources.CLIPS_PER_SECOND} clips a second, whichever GPU.",
+    ]
+    return "\n".join(lines) + "\n"

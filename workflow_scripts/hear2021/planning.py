@@ -1,0 +1,71 @@
+"""Which embedding files a variant needs: those on disk are kept, the rest comes in one pass.
+
+An embedding file holds whole parts of one checkpoint on one task and is named after them, `e1-l`.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from hear_mn.variants import PART_FEATURES, Variant
+
+
+def features_of(parts: str) -> tuple[str, ...]:
+    """Return the features that the embedding file `parts`, say `e1-l`, holds, in its column order.
+
+    Raises:
+        ValueError: if a part is unknown or the parts are not in their order.
+    """
+    names = parts.split("-")
+    if names != _ordered(names):
+        raise ValueError(
+            f"{parts!r} does not name an embedding file: parts of {', '.join(PART_FEATURES)}, "
+            f"in this order, joined by '-'"
+        )
+    return tuple(dict.fromkeys(feature for part in names for feature in PART_FEATURES[part]))
+
+
+def embedding_files(
+    variant: Variant, requested: Iterable[Variant], existing: Sequence[str]
+) -> list[str]:
+    """Return the embedding files, by their parts, that together hold the features of `variant`.
+
+    Args:
+        variant: the variant to evaluate.
+        requested: the variants of the run. If `variant` is one of them, what is missing for all
+            those of its checkpoint is embedded together, so that the backbone runs once.
+        existing: the parts of the files on disk for this checkpoint and task. They are used first,
+            so that a request that grows or shrinks repeats no finished pass.
+
+    Returns:
+        Names of files, existing ones first, at most one of them new.
+    """
+    needed = set(variant.features)
+    chosen = []
+    for parts in sorted(existing, key=lambda name: (-len(needed & {*features_of(name)}), name)):
+        if needed & {*features_of(parts)}:
+            chosen.append(parts)
+            needed -= {*features_of(parts)}
+    if needed:
+        chosen.append(_missing_parts(variant, requested, existing))
+    return chosen
+
+
+def _missing_parts(variant: Variant, requested: Iterable[Variant], existing: Sequence[str]) -> str:
+    siblings = {other for other in requested if other.checkpoint == variant.checkpoint}
+    wanted = siblings if variant in siblings else {variant}
+    stored = {feature for name in existing for feature in features_of(name)}
+    parts = {
+        part
+        for other in wanted
+        for part in other.parts
+        if not stored.issuperset(PART_FEATURES[part])
+    }
+    for part in sorted(parts):  # `se` is a subset of `all_se`
+        larger = parts - {part}
+        if any(set(PART_FEATURES[part]) <= set(PART_FEATURES[other]) for other in larger):
+            parts.discard(part)
+    return "-".join(_ordered(parts))
+
+
+def _ordered(parts: Iterable[str]) -> list[str]:
+    unique = set(parts)
+    return [part for part in PART_FEATURES if part in unique]

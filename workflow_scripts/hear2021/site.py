@@ -1,0 +1,363 @@
+"""The cluster a run goes to: its settings, and whether SLURM agrees with them.
+
+python -m workflow_scripts.hear2021.site    checks slurm/site.yaml
+
+A run on SLURM checks before its first submission, so that a wrong account is one message and not
+one failed job a pair. Light on purpose, like `configuration`.
+"""
+
+import getpass
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from workflow_scripts.hear2021.configuration import ConfigurationError, check
+
+SETTINGS = Path("slurm/site.yaml")
+EXAMPLE = Path("slurm/site.example.yaml")
+
+# The executor asks for the state of its jobs at most this many seconds apart.
+LONGEST_STATUS_INTERVAL = 180
+SECONDS_TO_END = 120
+
+
+class SiteError(RuntimeError):
+    """A setting that is missing or that SLURM does not know, and what to do about it."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """The settings of slurm/site.yaml; without that file, those of a machine without SLURM."""
+
+    account: str | None = None
+    cpu_partition: str | None = None
+    gpu_partition: str | None = None
+    gpu_model: str | None = None
+    gres: str | None = None
+    max_minutes: int | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    slurm_extra: str | None = None
+    node_local: str | None = None
+    cache: str | None = None
+
+    @property
+    def cpu_job(self) -> dict[str, str | int]:
+        """The resources, in Snakemake's names, that a job without a GPU asks of this site."""
+        return self._job(self.cpu_partition)
+
+    @property
+    def gpu_job(self) -> dict[str, str | int]:
+        """The resources of a job on one GPU, which `gpu_jobs` counts for the profile's limit."""
+        gpu: dict[str, str | int] = {"gres": self.gres} if self.gres else {"gpu": 1}
+        if self.gpu_model:
+            gpu["gpu_model"] = self.gpu_model
+        where = {"node_local": self.node_local or ""}
+        return {"gpu_jobs": 1} | gpu | where | self._job(self.gpu_partition)
+
+    def _job(self, partition: str | None) -> dict[str, str | int]:
+        settings = {
+            "slurm_account": self.account,
+            "slurm_partition": partition,
+            "qos": self.qos,
+            "constraint": self.constraint,
+            "slurm_extra": self.slurm_extra,
+            "tmpdir": self.node_local,
+        }
+        return {name: value for name, value in settings.items() if value is not None}
+
+    def set_caches(self) -> None:
+        """Point the caches of this process and of its jobs to the site's folder."""
+        if self.cache:
+            os.environ["XDG_CACHE_HOME"] = self.cache
+            os.environ["HEAR_MN_CACHE"] = f"{self.cache}/hear_mn"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the largest job of a rule asks for."""
+
+    rule: str
+    gpu: bool
+    cpus: int
+    memory_mb: int
+    minutes: int
+
+
+@dataclass(frozen=True)
+class Partition:
+    """What sinfo says of a partition."""
+
+    available: bool
+    minutes: float
+    gpus: frozenset[str]  # types; "" where the type is not named
+
+
+def read_site(settings: Mapping[str, Any]) -> Site:
+    """Check the settings and return them; none at all are those of a machine without SLURM.
+
+    Raises:
+        ConfigurationError: naming the key, the value and what is allowed.
+    """
+    if not settings:
+        return Site()
+    check(dict(settings), "site", f"{SETTINGS} (its key `site`)")
+    return Site(**settings)
+
+
+def check_site(site: Site, requests: Iterable[Request] = ()) -> list[str]:
+    """Compare the settings with what SLURM says; submit nothing.
+
+    Args:
+        site: the settings.
+        requests: jobs that SLURM is asked about (sbatch --test-only).
+
+    Returns:
+        Lines that say what was found, for people.
+
+    Raises:
+        SiteError: one message with everything that is wrong.
+    """
+    if site.cpu_partition is None or site.gpu_partition is None:
+        raise SiteError(
+            f"{SETTINGS} is missing, which names your cluster's account and partitions:\n"
+            f"    cp {EXAMPLE} {SETTINGS}\nand change what is wrong for you. Nothing was submitted."
+        )
+    partitions = _partitions()
+    accounts = _accounts()
+    wrong = [*_wrong_partitions(site, partitions), *_wrong_account(site, accounts)]
+    if not wrong:
+        wrong = [problem for request in requests if (problem := _refused(site, request))]
+    if wrong:
+        raise SiteError(
+            "\n".join([f"{SETTINGS} does not fit this cluster. Nothing was submitted.", *wrong])
+        )
+    gpu = site.gres or site.gpu_model or "any model"
+    return [
+        f"jobs on a GPU: partition {site.gpu_partition}, {gpu}",
+        f"other jobs: partition {site.cpu_partition}",
+        f"account: {site.account or 'your default'}"
+        + ("" if accounts else " (this cluster's accounts cannot be asked for)"),
+    ]
+
+
+def check_status_queries(command: str | None, first_check_seconds: int) -> None:
+    """Refuse settings with which the executor would wait for ever for a job that has ended.
+
+    It asks squeue, which forgets a job MinJobAge seconds after its end, or sacct, which needs an
+    accounting database.
+
+    Args:
+        command: the executor's status command.
+        first_check_seconds: the seconds before its first check. With three times more than
+            MinJobAge it turns from squeue to sacct.
+
+    Raises:
+        SiteError: with the option that helps.
+    """
+    answer = _ask("scontrol", "show", "config")
+    settings = dict(re.findall(r"^(\w+)\s*= *(.*?) *$", answer, re.MULTILINE))
+    accounting = settings.get("AccountingStorageType", "") != "accounting_storage/none"
+    age = re.match(r"\d+", settings.get("MinJobAge", ""))
+    kept = int(age[0]) if age else 0
+    if command == "squeue" and kept >= 3 * first_check_seconds:
+        if kept > LONGEST_STATUS_INTERVAL + 10:
+            return
+        if accounting:
+            raise SiteError(
+                f"This cluster's squeue forgets a job {kept} s after its end (MinJobAge), which is "
+                f"sooner than the next check may come. Ask the accounting database instead:\n"
+                f"    snakemake --profile slurm --slurm-status-command sacct\n"
+                f"Nothing was submitted."
+            )
+    elif accounting:
+        return
+    raise SiteError(
+        f"This cluster has no accounting database (AccountingStorageType) and its squeue forgets "
+        f"a job {kept} s after its end (MinJobAge), so a run here would wait for ever. Ask the "
+        f"administrators for MinJobAge=300, SLURM's default. Nothing was submitted."
+    )
+
+
+def cancel_leftovers(prefix: str, folder: Path) -> list[str]:
+    """Cancel the jobs of a run in `folder` whose main process died, and wait for their end.
+
+    Its jobs cannot be taken over, and two writers of one file must not be.
+
+    Args:
+        prefix: what the names of this workflow's jobs begin with.
+        folder: the working directory.
+
+    Returns:
+        The ids of the cancelled jobs.
+
+    Raises:
+        SiteError: if they do not end.
+    """
+    leftovers = _jobs_of(prefix, folder)
+    if leftovers:
+        _ask("scancel", *leftovers)
+        deadline = time.monotonic() + SECONDS_TO_END
+        while set(leftovers) & set(_jobs_of(prefix, folder)):
+            if time.monotonic() > deadline:
+                raise SiteError(
+                    f"The jobs {', '.join(leftovers)} of an earlier run do not end {SECONDS_TO_END}"
+                    f" s after scancel. Wait until squeue no longer lists them, then start again."
+                )
+            time.sleep(2)
+    return leftovers
+
+
+def running_jobs(prefix: str, folder: Path) -> int:
+    """Return how many of the workflow's jobs in `folder` run, not counting those in the queue."""
+    return len(_jobs_of(prefix, folder, "RUNNING"))
+
+
+def _jobs_of(prefix: str, folder: Path, states: str = "PENDING,RUNNING,COMPLETING") -> list[str]:
+    user = getpass.getuser()
+    lines = _ask("squeue", "-h", "-u", user, "-t", states, "-o", "%i|%j|%Z").splitlines()
+    jobs = (line.split("|", 2) for line in lines)
+    return [
+        number
+        for number, name, working_directory in jobs
+        if name.startswith(f"{prefix}_") and Path(working_directory).resolve() == folder.resolve()
+    ]
+
+
+def _ask(*command: str) -> str:
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    except FileNotFoundError as error:
+        raise SiteError(
+            f"There is no {command[0]} here. Start on a login node of the cluster, or without "
+            f"--profile slurm for this machine alone."
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise SiteError(f"`{shlex.join(command)}` does not answer. Is SLURM up?") from error
+    if result.returncode:
+        raise SiteError(f"`{shlex.join(command)}` failed: {result.stderr.strip()}")
+    return result.stdout
+
+
+def _partitions() -> dict[str, Partition]:
+    found: dict[str, Partition] = {}
+    for line in _ask("sinfo", "-h", "-o", "%R|%a|%l|%G").splitlines():
+        name, available, limit, gres = line.split("|", 3)
+        types = re.findall(r"(?:^|,)gpu(?::([A-Za-z][\w.-]*))?(?=[:(,]|$)", gres)
+        known = found.get(name)
+        found[name] = Partition(
+            available == "up", _minutes(limit), frozenset(types) | (known.gpus if known else set())
+        )
+    return found
+
+
+def _minutes(limit: str) -> float:
+    """Return the minutes of SLURM's [days-]hours:minutes:seconds."""
+    match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", limit)
+    if match is None:
+        return float("inf")
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return days * 1440 + hours * 60 + minutes + seconds / 60
+
+
+def _wrong_partitions(site: Site, partitions: Mapping[str, Partition]) -> Iterable[str]:
+    for key in ("cpu_partition", "gpu_partition"):
+        name = str(getattr(site, key))
+        if name not in partitions:
+            yield f"  {key}: SLURM has no partition {name!r}. It has: {', '.join(partitions)}"
+            continue
+        if not partitions[name].available:
+            yield f"  {key}: the partition {name!r} is down"
+        if site.max_minutes and site.max_minutes > partitions[name].minutes:
+            yield (
+                f"  max_minutes: {site.max_minutes}, and the partition {name!r} takes jobs of at "
+                f"most {partitions[name].minutes:.0f} minutes"
+            )
+    gpu = partitions.get(str(site.gpu_partition))
+    if gpu is None:
+        return
+    if not gpu.gpus:
+        others = [name for name, partition in partitions.items() if partition.gpus]
+        yield (
+            f"  gpu_partition: {site.gpu_partition!r} has no GPU. "
+            f"Partitions that do: {', '.join(others) or 'none'}"
+        )
+        return
+    key = "gres" if site.gres else "gpu_model"
+    model = site.gres.split(":")[1] if site.gres and site.gres.count(":") == 2 else site.gpu_model
+    if model and model not in gpu.gpus:
+        named = sorted(gpu.gpus - {""})
+        yield (
+            f"  {key}: the partition {site.gpu_partition!r} has no GPU of type {model!r}. It has: "
+            f"{', '.join(named) or 'GPUs without a type, so leave the type out'}"
+        )
+
+
+def _accounts() -> set[str]:
+    """Return the accounts of this user, nothing where they cannot be known."""
+    for command in (
+        ["sacctmgr", "-n", "-s", "list", "user", getpass.getuser(), "format=account%256"],
+        ["sshare", "-U", "--format", "Account%256", "--noheader"],
+    ):
+        try:
+            found = {name.strip().lower() for name in _ask(*command).split()}
+        except SiteError:
+            continue
+        if found:
+            return found
+    return set()
+
+
+def _wrong_account(site: Site, accounts: set[str]) -> Iterable[str]:
+    if site.account and accounts and site.account.lower() not in accounts:
+        yield f"  account: {site.account!r} is not yours. Yours: {', '.join(sorted(accounts))}"
+
+
+def _refused(site: Site, request: Request) -> str | None:
+    settings = site.gpu_job if request.gpu else site.cpu_job
+    command = [
+        "sbatch",
+        "--test-only",
+        f"--partition={settings['slurm_partition']}",
+        f"--cpus-per-task={request.cpus}",
+        f"--mem={request.memory_mb}",
+        f"--time={request.minutes}",
+    ]
+    if request.gpu:
+        model = f"{site.gpu_model}:" if site.gpu_model else ""
+        command.append(f"--gres={site.gres}" if site.gres else f"--gpus={model}1")
+    for option, value in (
+        ("account", site.account),
+        ("qos", site.qos),
+        ("constraint", site.constraint),
+    ):
+        if value:
+            command.append(f"--{option}={value}")
+    command += [*shlex.split(site.slurm_extra or ""), "--wrap=true"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    if result.returncode == 0:
+        return None
+    return f"  jobs of rule {request.rule}: {shlex.join(command)}\n    {result.stderr.strip()}"
+
+
+def main() -> None:
+    """Check slurm/site.yaml and say what was found."""
+    try:
+        content = yaml.safe_load(SETTINGS.read_text()) if SETTINGS.exists() else {}
+        site = read_site(content.get("site", {}))
+        print("\n".join(check_site(site)))
+    except (ConfigurationError, SiteError) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
