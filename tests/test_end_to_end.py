@@ -53,7 +53,7 @@ def test_sounds_that_differ_are_told_apart_even_by_untrained_weights(mini, task,
 
 
 def test_a_score_says_where_it_comes_from(mini):
-    file = mini / "results/scores/mn04_seeded_e1_l/mini_vowels.json"
+    file = mini / "results/scores/mn04_seeded_e1_l_mels/mini_vowels.json"
     provenance = json.loads(file.read_text())["provenance"]
     (embedding,) = provenance["embeddings"]
     assert len(embedding["weights_sha256"]) == len(embedding["task_sha256"]) == 64
