@@ -25,6 +25,8 @@ from filelock import FileLock, Timeout
 from requests.adapters import HTTPAdapter
 from tqdm import tqdm
 
+from hear_mn.whole import write_json_whole
+
 ZENODO = "https://zenodo.org"
 
 ATTEMPTS = 5  # without a byte gained
@@ -170,7 +172,7 @@ def zenodo_listing(record: str, cache: Path, *, base: str = ZENODO) -> dict[str,
                     f"{url} did not answer with a record's list of files ({error!r}); look at it "
                     f"in a browser and try again later"
                 ) from error
-            _write_whole(kept, files)
+            write_json_whole(kept, files)
     return {file["name"]: ListedFile(**file) for file in json.loads(kept.read_text())}
 
 
@@ -238,13 +240,7 @@ def _measure(path: Path, expected: Expected) -> dict[str, Any]:
 
 def _record(target: Path, found: dict[str, Any], url: str) -> None:
     content = {"url": url, "mtime_ns": target.stat().st_mtime_ns, **found}
-    _write_whole(_beside(target, VERIFIED), content)
-
-
-def _write_whole(path: Path, content: Any) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(json.dumps(content, indent=1) + "\n")
-    aside.replace(path)
+    write_json_whole(_beside(target, VERIFIED), content)
 
 
 def _fetch_missing(url: str, target: Path, expected: Expected, progress: bool) -> dict[str, Any]:
@@ -316,7 +312,7 @@ def _transfer(
             )
         if total is not None and total - start > shutil.disk_usage(part.parent).free:
             raise DownloadError(_no_space(url, target, total - start))
-        _write_whole(_beside(part, ".json"), {"url": url, "validator": _validator(response)})
+        write_json_whole(_beside(part, ".json"), {"url": url, "validator": _validator(response)})
         with (
             part.open("r+b" if start else "wb") as file,
             tqdm(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
 import zlib
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 
 from hear_mn.checkpoints import Checkpoint, expected_shapes
+from hear_mn.whole import write_whole
 
 
 def seeded_entry(name: str, shape: tuple[int, ...]) -> torch.Tensor:
@@ -44,7 +44,4 @@ def write_seeded(row: Checkpoint, target: Path) -> None:
     entries = {name: seeded_entry(name, shape) for name, shape in expected_shapes(row).items()}
     buffer = io.BytesIO()  # torch.save writes a path's name into the file, a buffer has none
     torch.save(entries, buffer)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    partial.write_bytes(buffer.getvalue())
-    partial.replace(target)
+    write_whole(target, buffer.getvalue())

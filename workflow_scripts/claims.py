@@ -3,6 +3,7 @@
 import csv
 from pathlib import Path
 
+from hear_mn.whole import write_whole
 from workflow_scripts.command_line import command_line
 from workflow_scripts.hear2021.claims import write_claims
 from workflow_scripts.hear2021.configuration import task_table
@@ -12,7 +13,6 @@ from workflow_scripts.hear2021.tables import (
     Missing,
     read_score_table,
     reported_tasks,
-    write_whole,
 )
 
 

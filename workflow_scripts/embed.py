@@ -12,6 +12,7 @@ import torch
 
 from hear_mn.checkpoints import checkpoint as checkpoint_row
 from hear_mn.embedding import Precision, load_embedder
+from hear_mn.whole import write_json_whole
 from workflow_scripts.command_line import command_line
 from workflow_scripts.hear2021 import versions
 from workflow_scripts.hear2021.devices import claimed_device, memory_and_device
@@ -70,8 +71,7 @@ def embed(
         }
         measured = embed_task(loaded, embedder, embeddings, manifest, identity)
         measured |= memory_and_device(device)
-    performance.parent.mkdir(parents=True, exist_ok=True)
-    performance.write_text(json.dumps(measured, indent=1) + "\n")
+    write_json_whole(performance, measured)
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """Rule evaluate: heareval's protocol on one variant and task."""
 
-import json
 import os
 import statistics
 import time
@@ -12,6 +11,7 @@ from typing import Any, Literal
 import torch
 
 from hear_mn.variants import parse_variant
+from hear_mn.whole import write_json_whole
 from workflow_scripts.command_line import command_line
 from workflow_scripts.hear2021 import versions
 from workflow_scripts.hear2021.devices import claimed_device, memory_and_device
@@ -63,10 +63,7 @@ def evaluate(
         with claimed_device() if device == "gpu" else nullcontext(torch.device("cpu")) as claimed:
             scored = _evaluate(embedded, request, claimed)
         keep_scores(variant, manifests, request, scored)
-    scores.parent.mkdir(parents=True, exist_ok=True)
-    aside = scores.with_name(f".{scores.name}.{os.getpid()}")
-    aside.write_text(json.dumps(scored, indent=4) + "\n")
-    aside.replace(scores)
+    write_json_whole(scores, scored, indent=4)
 
 
 def _evaluate(

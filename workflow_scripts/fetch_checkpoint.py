@@ -1,14 +1,13 @@
 """Rule fetch_checkpoint: a checkpoint's weights, found, made or fetched."""
 
 import importlib.metadata
-import json
-import os
 from pathlib import Path
 from typing import Any
 
 from hear_mn.checkpoints import Checkpoint, CheckpointError, locate
 from hear_mn.checkpoints import checkpoint as checkpoint_row
 from hear_mn.download import file_hashes
+from hear_mn.whole import write_json_whole
 from workflow_scripts.command_line import command_line
 
 
@@ -28,9 +27,7 @@ def fetch_checkpoint(checkpoint: str, local: str, output: Path) -> None:
         found = {"path": None, "size": None, "sha256": None, **_installed(row)}
     else:
         found = _described(locate(checkpoint))
-    aside = output.with_name(f".{output.name}.{os.getpid()}")
-    aside.write_text(json.dumps({"checkpoint": checkpoint, **found}, indent=1) + "\n")
-    aside.replace(output)
+    write_json_whole(output, {"checkpoint": checkpoint, **found})
 
 
 def _described(weights: Path) -> dict[str, Any]:

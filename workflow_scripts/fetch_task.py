@@ -1,10 +1,9 @@
 """Rule fetch_task: a task's archive, found or fetched."""
 
-import json
-import os
 from pathlib import Path
 
 from hear_mn.checkpoints import cache_directory
+from hear_mn.whole import write_json_whole
 from workflow_scripts.command_line import command_line
 from workflow_scripts.hear2021.configuration import task_table
 from workflow_scripts.hear2021.sources import local_source, published_source
@@ -23,9 +22,7 @@ def fetch_task(task: str, local: str, synthetic: list[Path], source: Path) -> No
         found = local_source(Path(local) if local else synthetic[0])
     else:
         found = published_source(task_table()[task], cache_directory() / "tasks")
-    aside = source.with_name(f".{source.name}.{os.getpid()}")
-    aside.write_text(json.dumps({"task": task, **found}, indent=1) + "\n")
-    aside.replace(source)
+    write_json_whole(source, {"task": task, **found})
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from numpy.lib import format as npy
 from tqdm import tqdm
 
+from hear_mn.whole import write_json_whole
 from workflow_scripts.hear2021.tasks import Clip, Task
 
 BATCH_SECONDS = 640.0
@@ -99,7 +100,7 @@ def embed_task(
             performance = _embed(task, embedder, part, identity)
             saved = _read_progress(part, identity)
             part.replace(embeddings)
-            _write_json(
+            write_json_whole(
                 manifest,
                 {
                     "identity": identity,
@@ -247,7 +248,7 @@ def _progress_file(part: Path) -> Path:
 def _save(part: Path, rows: BinaryIO, progress: Progress) -> None:
     rows.flush()
     os.fsync(rows.fileno())
-    _write_json(_progress_file(part), vars(progress))
+    write_json_whole(_progress_file(part), vars(progress))
 
 
 def _read_progress(part: Path, identity: dict[str, Any]) -> Progress:
@@ -257,12 +258,6 @@ def _read_progress(part: Path, identity: dict[str, Any]) -> Progress:
         if progress.identity == identity:
             return progress
     return Progress(identity)
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(json.dumps(content, indent=1) + "\n")
-    aside.replace(path)
 
 
 class EmbeddedTask:

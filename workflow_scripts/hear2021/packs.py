@@ -6,11 +6,11 @@ whole job again; so each finished result is also kept beside the embeddings unti
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from hear_mn.variants import parse_variant
+from hear_mn.whole import write_json_whole
 from workflow_scripts.hear2021.configuration import TaskRow
 
 # Evaluations of tasks with fewer clips take seconds, as long as a job's start or less. Clips of
@@ -56,10 +56,7 @@ def keep_scores(
     variant: str, manifests: list[Path], request: dict[str, Any], scores: dict[str, Any]
 ) -> None:
     """Keep the scores until the run is over."""
-    kept = _kept(variant, manifests)
-    aside = kept.with_name(f"{kept.name}.{os.getpid()}")
-    aside.write_text(json.dumps({"request": request, "scores": scores}) + "\n")
-    aside.replace(kept)
+    write_json_whole(_kept(variant, manifests), {"request": request, "scores": scores})
 
 
 def forget_kept_scores(scratch: Path, results: Path) -> None:

@@ -5,14 +5,16 @@ messages are the same on one machine and on a cluster. rules/messages.smk connec
 """
 
 import csv
+import io
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from hear_mn.whole import write_whole
 
 PERFORMANCE_COLUMNS = [
     "rule",
@@ -304,13 +306,11 @@ def on_gpu(row: Mapping[str, Any]) -> bool:
 
 def write_performance(rows: Iterable[Mapping[str, Any]], table: Path) -> None:
     """Write the rows as CSV, whole or not at all."""
-    table.parent.mkdir(parents=True, exist_ok=True)
-    aside = table.with_name(f".{table.name}.{os.getpid()}")
-    with aside.open("w", newline="") as file:
-        writer = csv.DictWriter(file, PERFORMANCE_COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    aside.replace(table)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, PERFORMANCE_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(table, text.getvalue().encode())
 
 
 def _read(path: Path) -> dict[str, Any]:

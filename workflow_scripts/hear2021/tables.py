@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from hear_mn.whole import write_whole
 from workflow_scripts.hear2021.configuration import TaskRow
 from workflow_scripts.hear2021.published import Published, PublishedBox
 
@@ -476,11 +477,3 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
             "" if math.isnan(value) else digits.format(value) for value in table[column]
         ]
     write_whole(path, text.to_csv(index=False, lineterminator="\n").encode())
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file aside and put it in place, so that it is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.part")
-    aside.write_bytes(content)
-    aside.replace(path)
