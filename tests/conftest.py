@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 # Tests run side by side (pyproject.toml). Together they must not ask for more cores than there are.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -74,3 +75,17 @@ def planned_jobs(folder: Path, *arguments: str) -> dict[str, int]:
     stats = re.search(r"^job +count\n-+ +-+\n(.*?)^total", result.stdout, re.MULTILINE | re.DOTALL)
     rows = stats[1].split("\n") if stats else []
     return {name: int(count) for name, count in (row.split() for row in rows if row)}
+
+
+@pytest.fixture(scope="session")
+def mini(tmp_path_factory) -> Path:
+    """A fresh copy of the workflow after `snakemake -j4`; one for all processes of a test run."""
+    own = tmp_path_factory.getbasetemp()
+    shared_by_all = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    folder, finished = shared_by_all / "mini", shared_by_all / "mini-finished"
+    with FileLock(shared_by_all / "mini.lock"):
+        if not finished.exists():
+            result = snakemake(copy_workflow(folder), "-j4")
+            assert result.returncode == 0, result.stdout
+            finished.touch()
+    return folder

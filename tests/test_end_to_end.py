@@ -19,15 +19,6 @@ from workflow_scripts.hear2021.figure_table import figures_of_run, published_fig
 MINI = yaml.safe_load((CONFIG / "config.yaml").read_text())
 
 
-@pytest.fixture(scope="module")
-def mini(tmp_path_factory) -> Path:
-    """A fresh copy of the workflow after `snakemake -j4`."""
-    folder = copy_workflow(tmp_path_factory.mktemp("mini"))
-    result = snakemake(folder, "-j4")
-    assert result.returncode == 0, result.stdout
-    return folder
-
-
 def rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as table:
         return list(csv.DictReader(table))
