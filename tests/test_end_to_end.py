@@ -95,6 +95,48 @@ def test_the_published_comparison_in_the_repository_is_what_the_workflow_makes(m
         assert (made / file).read_bytes() == (committed / file).read_bytes(), file
 
 
+SPECTRUM = """
+import torch
+
+class Spectrum(torch.nn.Module):
+    sample_rate = 16000
+    scene_embedding_size = 129
+    timestamp_embedding_size = 130
+
+def load_model(model_file_path=""):
+    return Spectrum()
+
+def spectra(audio):
+    frames = audio.unfold(1, 256, 800)
+    return torch.log(torch.fft.rfft(frames).abs() + 1e-3)
+
+def get_scene_embeddings(audio, model):
+    return spectra(audio).mean(dim=1)
+
+def get_timestamp_embeddings(audio, model):
+    frames = spectra(audio)
+    times = 50.0 * torch.arange(frames.shape[1]).expand(len(audio), -1)
+    return torch.cat([frames, frames[..., :1]], dim=-1), times
+"""
+
+
+def test_a_module_of_ones_own_with_the_hear_api_goes_the_same_way(tmp_path):
+    folder = copy_workflow(tmp_path)
+    (folder / "spectrum.py").write_text(SPECTRUM)
+    with (folder / "config/checkpoints.csv").open("a") as table:
+        columns = (folder / "config/checkpoints.csv").read_text().split("\n")[0].split(",")
+        row = {"checkpoint": "mine", "source": "module", "module": "spectrum"}
+        row["sample_rate"] = "16000"
+        table.write(",".join(row.get(column, "") for column in columns) + "\n")
+    tasks = ["mini_hum", "mini_office"]
+    pairs = [f"results/scores/mine/{task}.json" for task in tasks]
+    result = snakemake(folder, "-j2", *pairs, "--config", "grid_points=1")
+    assert result.returncode == 0, result.stdout
+    scored = [json.loads((folder / pair).read_text())["test"]["test_score"] for pair in pairs]
+    assert scored[0] > 0.6
+    assert 0.0 <= scored[1] <= 1.0
+
+
 @pytest.fixture(scope="module")
 def real(tmp_path_factory, shared) -> Path:
     """The trained mn04_as on the whole spoken digits, through the rules, two grid points."""

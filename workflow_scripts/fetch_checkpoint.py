@@ -9,6 +9,7 @@ from hear_mn.checkpoints import checkpoint as checkpoint_row
 from hear_mn.download import file_hashes
 from hear_mn.whole import write_json_whole
 from workflow_scripts.command_line import command_line
+from workflow_scripts.hear2021.sources import fingerprint
 
 
 def fetch_checkpoint(checkpoint: str, local: str, output: Path) -> None:
@@ -18,13 +19,13 @@ def fetch_checkpoint(checkpoint: str, local: str, output: Path) -> None:
         checkpoint: a row of config/checkpoints.csv.
         local: a weights file to take; empty for the published one.
         output: the .json to write: path, size and sha256. A module that is not ours and finds its
-            own weights has neither, but the version of its package.
+            own weights has neither, but its version.
     """
     row = checkpoint_row(checkpoint)
     if local:
         found = _described(Path(local))
     elif row.module:
-        found = {"path": None, "size": None, "sha256": None, **_installed(row)}
+        found = {"path": None, "size": None, "sha256": None, **_importable(row)}
     else:
         found = _described(locate(checkpoint))
     write_json_whole(output, {"checkpoint": checkpoint, **found})
@@ -40,15 +41,21 @@ def _described(weights: Path) -> dict[str, Any]:
     }
 
 
-def _installed(row: Checkpoint) -> dict[str, str]:
-    package = str(row.module).partition(".")[0]
-    distributions = importlib.metadata.packages_distributions().get(package, [])
-    if not distributions:
+def _importable(row: Checkpoint) -> dict[str, str]:
+    """Return a module's version: its package's, or for a file of one's own a hash of the file."""
+    module = str(row.module)
+    try:
+        spec = importlib.util.find_spec(module)
+    except ModuleNotFoundError:
+        spec = None
+    if spec is None or spec.origin is None:
         raise CheckpointError(
-            f"{row.checkpoint} is the module {row.module}, which is not installed; install its "
-            f"package in the environment of the workflow"
+            f"{row.checkpoint} is the module {module}, which cannot be imported; install its "
+            f"package in the environment of the workflow, or put its file beside the Snakefile"
         )
-    return {"module": str(row.module), "version": importlib.metadata.version(distributions[0])}
+    packages = importlib.metadata.packages_distributions().get(module.partition(".")[0], [])
+    version = importlib.metadata.version(packages[0]) if packages else fingerprint(spec.origin)
+    return {"module": module, "version": version}
 
 
 if __name__ == "__main__":
