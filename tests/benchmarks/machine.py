@@ -1,0 +1,88 @@
+"""The machine that is measured on: what it is, what it can do, and processes of their own."""
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PRODUCT_SIZE = 2048
+DISK_BYTES = 512 << 20
+
+
+def describe() -> str:
+    """Return a line that says which machine this is and how busy it was."""
+    names = [
+        line.split(":")[1].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    cores = len(os.sched_getaffinity(0))
+    return (
+        f"{names[0] if names else platform.machine()}, {cores} cores, "
+        f"{torch.get_num_threads()} torch threads, load {os.getloadavg()[0]:.1f}, "
+        f"torch {torch.__version__}, Python {platform.python_version()}"
+    )
+
+
+def matrix_product_rate(repetitions: int = 7) -> float:
+    """Return the multiply-adds a second of float32 matrix products with torch's threads."""
+    a, b = torch.randn(2, PRODUCT_SIZE, PRODUCT_SIZE)
+    torch.mm(a, b)
+    seconds = []
+    for _ in range(repetitions):
+        started = time.perf_counter()
+        torch.mm(a, b)
+        seconds.append(time.perf_counter() - started)
+    return PRODUCT_SIZE**3 / statistics.median(seconds)
+
+
+def disk_read_rate(folder: Path) -> float:
+    """Return the bytes a second at which a file under `folder` is read that no cache holds."""
+    file = folder / "disk_rate"
+    block = os.urandom(1 << 20)
+    with file.open("wb") as written:
+        for _ in range(DISK_BYTES // len(block)):
+            written.write(block)
+        written.flush()
+        os.fsync(written.fileno())
+        os.posix_fadvise(written.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    started = time.perf_counter()
+    with file.open("rb", buffering=0) as read:
+        while read.read(8 << 20):
+            pass
+    seconds = time.perf_counter() - started
+    file.unlink()
+    return DISK_BYTES / seconds
+
+
+def apart(function: Callable[..., Any], *arguments: Any) -> tuple[Any, int]:
+    """Call a function in a process of its own, whose imports are done.
+
+    Returns:
+        What it returns, and how many bytes the process had more at its peak than before the call.
+    """
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["tests.benchmarks.scaling"])
+    with ProcessPoolExecutor(1, context) as pool:
+        return pool.submit(_called, torch.get_num_threads(), function, *arguments).result()
+
+
+def _called(threads: int, function: Callable[..., Any], *arguments: Any) -> tuple[Any, int]:
+    torch.set_num_threads(threads)
+    before = _memory("VmRSS")
+    result = function(*arguments)
+    return result, _memory("VmHWM") - before
+
+
+def _memory(key: str) -> int:
+    """Return a value of /proc/self/status in bytes; ru_maxrss would include the parent's peak."""
+    status = Path("/proc/self/status").read_text()
+    (kilobytes,) = (line.split()[1] for line in status.splitlines() if line.startswith(key))
+    return int(kilobytes) * 1024
