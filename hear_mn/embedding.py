@@ -194,8 +194,10 @@ class Embedder(nn.Module):
         mels = self.frontend.windows(audio, length, step, half=half).flatten(0, 1)
         found = {"mels": mels.mean(-1)}
         if self._tapped:
+            # Written in this order, or convolutions of one channel would leave the network's.
+            images = mels.unsqueeze(1).contiguous(memory_format=torch.channels_last)
             with torch.autocast(self.device.type, torch.float16, enabled=half):
-                found |= self.network(mels.unsqueeze(1), self._tapped)
+                found |= self.network(images, self._tapped)
         joined = torch.cat([found[name].float() for name in self.features], dim=1)
         return joined.view(len(audio), -1, self.scene_size)
 
@@ -334,6 +336,9 @@ def check_audio(audio: Tensor, minimum: int, expected_rate: int, rate: int | Non
             f"audio has {audio.shape[1]} samples, too short for one frame: "
             f"at least {minimum} are needed ({1000 * minimum / expected_rate:.1f} ms)"
         )
-    if not torch.isfinite(audio).all():
+    if not torch.isfinite(audio.sum()):  # one pass; it also overflows on huge finite samples
         sounds = (~torch.isfinite(audio).all(1)).nonzero().flatten().tolist()
-        raise AudioError(f"audio has NaN or infinite samples in sounds {sounds[:10]} of the batch")
+        if sounds:
+            raise AudioError(
+                f"audio has NaN or infinite samples in sounds {sounds[:10]} of the batch"
+            )

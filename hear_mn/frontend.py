@@ -8,6 +8,10 @@ from torch import Tensor, nn
 
 PREEMPHASIS = 0.97
 
+# Frames transformed at a time on a CPU: their spectra stay in its cache, and in memory that the
+# process has already.
+CPU_BLOCK_FRAMES = 512
+
 
 class LogMel(nn.Module):
     """Pre-emphasis, short-time Fourier transform, Kaldi mel filters, logarithm, fixed scaling.
@@ -125,8 +129,17 @@ class LogMel(nn.Module):
 
     def _log_mel(self, frames: Tensor) -> Tensor:
         """Return the scaled log mels [n, n_frames, n_mels] of frames [n, n_frames, win_length]."""
-        padded = frames.new_zeros(*frames.shape[:2], self.n_fft)
-        torch.mul(frames, self.window, out=padded[..., : self.win_length])
-        spectrum = torch.view_as_real(torch.fft.rfft(padded)).flatten(-2)
-        power = spectrum[..., : len(self.filters)].square()
-        return (power @ self.filters).add_(1e-5).log_().add_(4.5).div_(5)
+        n_sounds, n_frames, _ = frames.shape
+        block = n_frames
+        if frames.device.type == "cpu":
+            block = min(n_frames, max(1, CPU_BLOCK_FRAMES // n_sounds))
+        padded = frames.new_zeros(n_sounds, block, self.n_fft)
+        mels = frames.new_empty(n_sounds, n_frames, self.n_mels)
+        for start in range(0, n_frames, block):
+            some = frames[:, start : start + block]
+            piece = padded[:, : some.shape[1]]
+            torch.mul(some, self.window, out=piece[..., : self.win_length])
+            spectrum = torch.view_as_real(torch.fft.rfft(piece)).flatten(-2)
+            power = spectrum[..., : len(self.filters)].square_()
+            mels[:, start : start + block] = power @ self.filters
+        return mels.add_(1e-5).log_().add_(4.5).div_(5)

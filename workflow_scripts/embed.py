@@ -15,7 +15,11 @@ from hear_mn.embedding import Precision, load_embedder
 from hear_mn.whole import write_json_whole
 from workflow_scripts.command_line import command_line
 from workflow_scripts.hear2021 import versions
-from workflow_scripts.hear2021.devices import claimed_device, memory_and_device
+from workflow_scripts.hear2021.devices import (
+    claimed_device,
+    keep_freed_memory,
+    memory_and_device,
+)
 from workflow_scripts.hear2021.embeddings import embed_task
 from workflow_scripts.hear2021.planning import features_of
 from workflow_scripts.hear2021.tasks import Task
@@ -47,6 +51,7 @@ def embed(
         performance: how the job went, to write.
         node_local: a folder on this machine's own disk to read the audio from, after one copy.
     """
+    keep_freed_memory()
     torch.set_num_threads(min(threads, len(os.sched_getaffinity(0))))
     found = json.loads(weights.read_text())
     with near_audio(task.parent, node_local) as folder, claimed_device() as device:

@@ -14,7 +14,11 @@ from hear_mn.variants import parse_variant
 from hear_mn.whole import write_json_whole
 from workflow_scripts.command_line import command_line
 from workflow_scripts.hear2021 import versions
-from workflow_scripts.hear2021.devices import claimed_device, memory_and_device
+from workflow_scripts.hear2021.devices import (
+    claimed_device,
+    keep_freed_memory,
+    memory_and_device,
+)
 from workflow_scripts.hear2021.embeddings import EmbeddedTask
 from workflow_scripts.hear2021.packs import keep_scores, kept_scores
 from workflow_scripts.hear2021.protocol import evaluate as evaluate_protocol
@@ -47,6 +51,7 @@ def evaluate(
         threads: CPU threads; another number may take training another way in the last digits.
         scores: the file to write, in the schema of heareval's test.predicted-scores.json.
     """
+    keep_freed_memory()
     torch.set_num_threads(min(threads, len(os.sched_getaffinity(0))))
     embedded = EmbeddedTask(Task.load(task.parent), manifests, parse_variant(variant).features)
     request = {

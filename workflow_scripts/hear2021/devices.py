@@ -1,5 +1,6 @@
-"""The device of a job: a GPU that no other job on this machine holds, or the CPU."""
+"""What a job holds of its machine: a GPU that no other job has, or the CPU; and its memory."""
 
+import ctypes
 import os
 import resource
 import socket
@@ -12,6 +13,9 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
+KEPT_BYTES = 1 << 30
 
 
 @contextmanager
@@ -38,6 +42,20 @@ def claimed_device() -> Iterator[torch.device]:
             except Timeout:
                 continue
         time.sleep(1)
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep what this process frees, instead of giving it back to the system.
+
+    A batch frees tens of megabytes that the next one asks for again. By default glibc gives them
+    back in between, and each page comes anew and zeroed: a fifth of a pass over 10 s clips on a
+    virtual machine. The peak stays the same. Other C libraries have no such setting.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return
+    for parameter in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
+        mallopt(parameter, KEPT_BYTES)
 
 
 def memory_and_device(device: torch.device) -> dict[str, Any]:
