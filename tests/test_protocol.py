@@ -219,7 +219,7 @@ def test_training_side_by_side_gives_the_same_scores_on_average():
     in_turn, at_once = (
         [
             evaluate(embedded, grid_points=3, seed=seed, side_by_side=together, threads=THREADS)
-            for seed in range(4)
+            for seed in range(5)
         ]
         for together in (False, True)
     )
@@ -228,9 +228,7 @@ def test_training_side_by_side_gives_the_same_scores_on_average():
         for results in (in_turn, at_once)
     )
     assert set(at_once[0]) == set(in_turn[0])
-    assert abs(np.mean(together) - np.mean(scores)) < 3 * max(
-        np.std(scores), np.std(together), 0.01
-    )
+    assert abs(np.mean(together) - np.mean(scores)) < np.ptp(scores)
     assert np.mean(together) > 1.5 / len(embedded.task.labels)
 
 

@@ -1,31 +1,32 @@
 """Training of several predictors at once, for a GPU that one small network leaves idle.
 
-The same networks, optimisers and stopping rules as in `training`, each predictor with its own; what
-is shared is the launch of the matrix products: at every step the predictors of one shape, with
-batches of one size, go through the network as one stack (torch.func.vmap). Each gets its own draws
-of initialisation and dropout, in another order than heareval's, so that results equal heareval's in
-distribution and not digit by digit.
+The same networks, optimiser and stopping rules as in `training`, each predictor with its own; what
+is shared is the launch of the kernels: predictors of one shape are one network whose tensors have
+one dimension more. Each gets its own draws of initialisation and dropout, in another order than
+heareval's, so that results equal heareval's in distribution and not digit by digit.
 """
 
 import itertools
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
-from torch.func import functional_call, vmap
+from torch.nn.functional import batch_norm
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from workflow_scripts.hear2021.heareval_definitions import FullyConnectedPrediction
 from workflow_scripts.hear2021.packing import PackedTask
-from workflow_scripts.hear2021.scoring import Postprocessing, Scorer
+from workflow_scripts.hear2021.scoring import Postprocessing, Predictions, Scorer
 from workflow_scripts.hear2021.training import (
+    Adam,
     BestEpoch,
     Conf,
     TrainedPredictor,
     Training,
     new_predictor,
-    predict,
 )
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -36,40 +37,189 @@ class Member:
     """One of the predictors trained side by side, and how far it has come.
 
     Attributes:
-        predictor: heareval's FullyConnectedPrediction.
-        logits: its layers up to the logits, as one module; shares the predictor's parameters.
-        shape: equal for predictors that can be stacked.
+        conf: its grid point.
+        predictor: heareval's FullyConnectedPrediction; has the best epoch's parameters at the end.
         batches: rows and targets of each training step of an epoch.
         valid: the split to validate on.
+        best: the epoch kept.
+        best_postprocessing: chosen at that epoch.
     """
 
     conf: Conf
     predictor: FullyConnectedPrediction
-    logits: torch.nn.Module
-    shape: str
-    optimizer: torch.optim.Optimizer
     batches: Sequence[Batch]
     valid: str
     best: BestEpoch
-    best_state: dict[str, torch.Tensor] = field(default_factory=dict)
     best_postprocessing: Postprocessing = ()
 
-    def trains_in(self, epoch: int) -> bool:
-        """Return whether the predictor is still trained in this epoch."""
-        return not self.best.stopped and epoch < self.conf["max_epochs"]
+    @property
+    def stack_key(self) -> tuple[Any, ...]:
+        """Equal for members that can be one stack."""
+        schedule = ("batch_size", "max_epochs", "check_val_every_n_epoch")
+        return (repr(self.predictor), *(self.conf[name] for name in schedule))
 
-    def is_validated_after(self, epoch: int) -> bool:
-        """Return whether the predictor is validated at the end of this epoch."""
-        return (epoch + 1) % self.conf["check_val_every_n_epoch"] == 0
+
+@dataclass
+class Moments:
+    """Adam's state for parameters (n_members, n_parameters), torch.optim.Adam's defaults.
+
+    Attributes:
+        rate: learning rate of each member, float64 (n_members, 1).
+        steps: taken by each member so far, float64 (n_members, 1).
+        first, second: the moments, as the parameters.
+    """
+
+    rate: torch.Tensor
+    steps: torch.Tensor
+    first: torch.Tensor
+    second: torch.Tensor
+
+    def of(self, members: list[int]) -> "Moments":
+        """Return the state of some members."""
+        return Moments(*(getattr(self, f.name)[members] for f in fields(self)))
+
+    @torch.no_grad()
+    def step(self, parameters: torch.Tensor, gradient: torch.Tensor, members: torch.Tensor) -> None:
+        """Change the parameters of those members where `members` (n_members, 1) is 1, not 0."""
+        beta1, beta2 = Adam.BETAS
+        self.steps += members
+        steps = self.steps.clamp(min=1)
+        step_size = (members * self.rate / (1 - beta1**steps)).to(gradient)
+        correction = (1 - beta2**steps).sqrt().to(gradient)
+        self.first.lerp_(gradient, ((1 - beta1) * members).to(gradient))
+        self.second.lerp_(gradient.square(), ((1 - beta2) * members).to(gradient))
+        denominator = self.second.sqrt().div_(correction).add_(Adam.EPSILON)
+        parameters.sub_((self.first / denominator).mul_(step_size))
+
+
+class Stack:
+    """Predictors of one shape as one network.
+
+    Activations are (n_members, n_features, n_rows): a linear layer is one batched product, and
+    batch norm goes over the features of all members at once.
+    """
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        first = members[0].predictor
+        self.members = list(members)
+        self._layers: dict[str, torch.nn.Module] = {
+            f"hidden.{name}": layer for name, layer in first.hidden.named_children()
+        }
+        self._layers["projection"] = first.projection
+        self._shapes = {name: p.shape for name, p in first.named_parameters()}
+        vectors = [parameters_to_vector(m.predictor.parameters()).detach() for m in members]
+        self._parameters = torch.stack(vectors).requires_grad_()
+        self._buffers = {
+            name: torch.stack([member.predictor.get_buffer(name) for member in members])
+            for name, _ in first.named_buffers()
+        }
+        rates = [[member.conf["lr"]] for member in members]
+        rate = torch.tensor(rates, dtype=torch.float64, device=self._parameters.device)
+        nothing = torch.zeros_like(self._parameters, requires_grad=False)
+        self._moments = Moments(rate, torch.zeros_like(rate), nothing, nothing.clone())
+
+    def train_epoch(self) -> None:
+        """Take all steps of an epoch; members whose batches have equal lengths step together."""
+        for step in range(max(len(member.batches) for member in self.members)):
+            together: dict[int, list[int]] = defaultdict(list)
+            for i, member in enumerate(self.members):
+                if step < len(member.batches):
+                    together[len(member.batches[step][0])].append(i)
+            for chosen in together.values():
+                self._step(chosen, [self.members[i].batches[step] for i in chosen])
+
+    def _step(self, chosen: list[int], batches: Sequence[Batch]) -> None:
+        if all(batch is batches[0] for batch in batches):
+            rows, targets = (part.expand(len(chosen), *part.shape) for part in batches[0])
+        else:
+            rows, targets = (torch.stack(parts) for parts in zip(*batches, strict=True))
+        logits = self._logits(rows, chosen, training=True)
+        if targets.is_floating_point():  # multilabel: one target a label
+            targets = targets.transpose(1, 2)
+        # heareval's loss is a mean; over all members it is the mean of theirs.
+        loss = self.members[0].predictor.logit_loss(logits, targets) * len(chosen)
+        (gradient,) = torch.autograd.grad(loss, self._parameters)
+        taking = torch.zeros_like(self._moments.rate)
+        taking[chosen] = 1
+        self._moments.step(self._parameters, gradient, taking)
+
+    def _logits(self, rows: torch.Tensor, chosen: list[int], *, training: bool) -> torch.Tensor:
+        """Return logits (n_chosen, n_labels, n_rows) for rows (n_chosen, n_rows, size)."""
+        everyone = len(chosen) == len(self.members)
+        vectors = self._parameters if everyone else self._parameters[chosen]
+        split = vectors.split([shape.numel() for shape in self._shapes.values()], dim=1)
+        of = {
+            name: part.view(len(chosen), *shape)
+            for part, (name, shape) in zip(split, self._shapes.items(), strict=True)
+        }
+        x = rows.transpose(1, 2)
+        for name, layer in self._layers.items():
+            if isinstance(layer, torch.nn.Linear):
+                x = torch.baddbmm(of[f"{name}.bias"][..., None], of[f"{name}.weight"], x)
+            elif isinstance(layer, torch.nn.BatchNorm1d):
+                statistics = [
+                    self._buffers[f"{name}.{kind}"] for kind in ("running_mean", "running_var")
+                ]
+                mean, variance = (s if everyone else s[chosen] for s in statistics)
+                x = batch_norm(
+                    x.reshape(1, -1, x.shape[-1]),
+                    mean.view(-1),
+                    variance.view(-1),
+                    of[f"{name}.weight"].reshape(-1),
+                    of[f"{name}.bias"].reshape(-1),
+                    training,
+                    layer.momentum or 0.0,
+                    layer.eps,
+                ).view_as(x)
+                if training and not everyone:
+                    for whole, part in zip(statistics, (mean, variance), strict=True):
+                        whole[chosen] = part
+            else:  # of single values: dropout, ReLU
+                x = layer.train(training)(x)
+        return x
+
+    @torch.no_grad()
+    def predict(self, chosen: list[int], packed: PackedTask, split: str) -> list[Predictions]:
+        """Return the predictions of some members for all rows of a split."""
+        first = self.members[0]
+        batches = packed.batches([split], first.conf["batch_size"])
+        logits = torch.cat(
+            [
+                self._logits(rows.expand(len(chosen), *rows.shape), chosen, training=False)
+                for rows, _ in batches
+            ],
+            dim=2,
+        ).transpose(1, 2)
+        return [Predictions(split, one, first.predictor.activation(one)) for one in logits]
+
+    @torch.no_grad()
+    def give_back(self, i: int) -> None:
+        """Give a member's predictor the parameters as they are now."""
+        predictor = self.members[i].predictor
+        # A copy: the predictor's parameters become views of it.
+        vector_to_parameters(self._parameters[i].clone(), predictor.parameters())
+        for name, values in self._buffers.items():
+            predictor.get_buffer(name).copy_(values[i])
+
+    @torch.no_grad()
+    def keep(self, kept: list[int]) -> None:
+        """Go on with some of the members only."""
+        if len(kept) == len(self.members):
+            return
+        self.members = [self.members[i] for i in kept]
+        self._parameters = self._parameters[kept].requires_grad_()
+        self._buffers = {name: values[kept] for name, values in self._buffers.items()}
+        self._moments = self._moments.of(kept)
 
 
 def train_side_by_side(
     packed: PackedTask, trainings: Sequence[Training], scorer: Scorer
 ) -> Iterator[TrainedPredictor]:
-    """Train a predictor for each (data split, grid point), all at once.
+    """Train a predictor for each (data split, grid point), those of one shape at once.
 
-    Memory on the device, besides the packed task: for each predictor its parameters six times
-    (gradients, Adam's two moments, the stack, the best epoch), and its batch where batches differ.
+    Memory on the device, besides the packed task: for each predictor its parameters seven times
+    (gradients, Adam's two moments and two terms of its step, the best epoch), and its batch where
+    batches differ.
 
     Args:
         packed: rows and targets.
@@ -84,23 +234,16 @@ def train_side_by_side(
     """
     started = time.monotonic()
     members = _members(packed, trainings, scorer)
-    for epoch in itertools.count():
-        training = [member for member in members if member.trains_in(epoch)]
-        if not training:
-            break
-        for member in training:
-            member.predictor.train()
-        for step in range(max(len(member.batches) for member in training)):
-            _step(training, step)
-        for member in training:
-            if member.is_validated_after(epoch):
-                _validate(member, epoch, packed, scorer)
+    stacks: dict[tuple[Any, ...], list[Member]] = defaultdict(list)
+    for member in members:
+        stacks[member.stack_key].append(member)
+    for stacked in stacks.values():
+        _train(Stack(stacked), packed, scorer)
     for member in members:
         if member.best.epoch is None:
             raise ValueError(
                 f"{packed.task.name}: no validation within {member.conf['max_epochs']} epochs"
             )
-        member.predictor.load_state_dict(member.best_state)
         yield TrainedPredictor(
             predictor=member.predictor.eval(),
             conf=member.conf,
@@ -113,11 +256,9 @@ def train_side_by_side(
 
 
 def _members(packed: PackedTask, trainings: Sequence[Training], scorer: Scorer) -> list[Member]:
-    device = packed.rows.device
     batches: dict[tuple[str | int, ...], list[Batch]] = {}
     members = []
     for data_split, conf in trainings:
-        predictor = new_predictor(packed, conf).to(device)
         rows = (*data_split["train"], conf["batch_size"])
         if rows not in batches:
             batches[rows] = packed.batches(data_split["train"], conf["batch_size"])
@@ -125,12 +266,7 @@ def _members(packed: PackedTask, trainings: Sequence[Training], scorer: Scorer) 
         members.append(
             Member(
                 conf=conf,
-                predictor=predictor,
-                logits=torch.nn.Sequential(predictor.hidden, predictor.projection),
-                shape=repr(predictor),
-                optimizer=conf["optim"](
-                    predictor.parameters(), lr=conf["lr"], fused=device.type == "cuda"
-                ),
+                predictor=new_predictor(packed, conf).to(packed.rows.device),
                 batches=batches[rows],
                 valid=valid,
                 best=BestEpoch(scorer.mode, conf["patience"]),
@@ -139,63 +275,26 @@ def _members(packed: PackedTask, trainings: Sequence[Training], scorer: Scorer) 
     return members
 
 
-def _step(members: Sequence[Member], step: int) -> None:
-    """Take one optimiser step of every member that has a batch left in this epoch."""
-    stacks: dict[tuple[str, int], list[Member]] = defaultdict(list)
-    for member in members:
-        if step < len(member.batches):
-            n_rows = len(member.batches[step][0])
-            stacks[member.shape, n_rows].append(member)
-    for stack in stacks.values():
-        loss = _losses(stack, [member.batches[step] for member in stack]).sum()
-        for member in stack:
-            member.optimizer.zero_grad()
-        loss.backward()
-        for member in stack:
-            member.optimizer.step()
+def _train(stack: Stack, packed: PackedTask, scorer: Scorer) -> None:
+    conf = stack.members[0].conf
+    for epoch in itertools.count():
+        if not stack.members or epoch == conf["max_epochs"]:
+            break
+        stack.train_epoch()
+        if (epoch + 1) % conf["check_val_every_n_epoch"] == 0:
+            _validate(stack, epoch, packed, scorer)
+            stack.keep([i for i, member in enumerate(stack.members) if not member.best.stopped])
 
 
-def _losses(stack: Sequence[Member], batches: Sequence[Batch]) -> torch.Tensor:
-    """Return each member's loss on its batch, (n_members,), and update its running statistics."""
-    first = stack[0]
-    parameters = {
-        name: torch.stack([member.logits.get_parameter(name) for member in stack])
-        for name, _ in first.logits.named_parameters()
-    }
-    buffers = {
-        name: torch.stack([member.logits.get_buffer(name) for member in stack])
-        for name, _ in first.logits.named_buffers()
-    }
-
-    def loss(
-        parameters: dict[str, torch.Tensor],
-        buffers: dict[str, torch.Tensor],
-        rows: torch.Tensor,
-        targets: torch.Tensor,
-    ) -> torch.Tensor:
-        logits = functional_call(first.logits, (parameters, buffers), (rows,))
-        return first.predictor.logit_loss(logits, targets)
-
-    if all(batch is batches[0] for batch in batches):
-        of_batch, (rows, targets) = None, batches[0]
-    else:
-        of_batch = 0
-        rows = torch.stack([rows for rows, _ in batches])
-        targets = torch.stack([targets for _, targets in batches])
-    losses = vmap(loss, in_dims=(0, 0, of_batch, of_batch), randomness="different")(
-        parameters, buffers, rows, targets
-    )
-    with torch.no_grad():
-        for name, values in buffers.items():
-            for member, value in zip(stack, values, strict=True):
-                member.logits.get_buffer(name).copy_(value)
-    return losses
-
-
-def _validate(member: Member, epoch: int, packed: PackedTask, scorer: Scorer) -> None:
-    predictions = predict(member.predictor, packed, member.valid, member.conf["batch_size"])
-    value, postprocessing = scorer.monitored(predictions)
-    if member.best.update(epoch, value):
-        state = member.predictor.state_dict()
-        member.best_state = {name: tensor.clone() for name, tensor in state.items()}
-        member.best_postprocessing = postprocessing
+def _validate(stack: Stack, epoch: int, packed: PackedTask, scorer: Scorer) -> None:
+    by_split: dict[str, list[int]] = defaultdict(list)
+    for i, member in enumerate(stack.members):
+        by_split[member.valid].append(i)
+    for split, chosen in by_split.items():
+        predictions = stack.predict(chosen, packed, split)
+        for i, one in zip(chosen, predictions, strict=True):
+            member = stack.members[i]
+            value, postprocessing = scorer.monitored(one)
+            if member.best.update(epoch, value):
+                stack.give_back(i)
+                member.best_postprocessing = postprocessing
