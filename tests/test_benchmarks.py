@@ -1,6 +1,7 @@
 """The benchmark command measures what it says; the numbers themselves are in docs/benchmarks.md."""
 
 import dataclasses
+import time
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from hear_mn.checkpoints import checkpoint, locate
 from hear_mn.embedding import load_embedder
 from hear_mn.variants import parse_variant
-from tests.benchmarks import embedding, evaluation, inputs, machine, scaling, study
+from tests.benchmarks import embedding, evaluation, gpu, inputs, machine, scaling, study
 from tests.benchmarks.__main__ import main
 from tests.benchmarks.comparison import Comparison, comparisons_table, in_turn
 from tests.benchmarks.embedding import DisagreementError
@@ -91,6 +92,38 @@ def test_both_evaluations_are_timed_on_the_same_embeddings(tmp_path):
         "tiny", short, tmp_path / "work", grid_points=1, threads=1, repetitions=1
     )
     assert compared.equality == "scores, epochs and grid point equal"
+
+
+def test_seeds_are_compared_with_the_spread_between_them():
+    made = inputs.scene_embeddings(
+        dict.fromkeys(inputs.SINGLE_SPLIT, 40), 12, 3, max_epochs=[6], hidden_dim=[16]
+    )
+    text = evaluation.seeds_table(made, "cpu", grid_points=1, seeds=3)
+    assert "side by side" in text
+    assert "spread between seeds" in text
+
+
+def test_precision_is_compared_feature_by_feature(weights):
+    # On a CPU both precisions are float32, in which two embedders differ by nothing.
+    table = gpu.precision_table(gpu.noise(2, 1.0), "mn04_seeded", weights, "cpu")
+    assert set(checkpoint("mn04_seeded").feature_sizes) <= {
+        line.split("|")[1].strip() for line in table.splitlines()
+    }
+    assert "0.0e+00" in table
+
+
+def test_a_gpus_use_is_sampled_while_a_block_runs(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "utilization", lambda device: 85)
+    with gpu.utilisation("cuda") as samples:
+        time.sleep(3 * gpu.SAMPLE_SECONDS)
+    assert samples
+    assert set(samples) == {0.85}
+
+
+def test_the_part_for_gpus_says_so_where_there_is_none(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="no CUDA device"):
+        main(["gpu"])
 
 
 def test_scores_that_differ_are_found():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from tests.benchmarks import embedding, evaluation, inputs, machine, scaling, study
+from tests.benchmarks import embedding, evaluation, gpu, inputs, machine, scaling, study
 from tests.benchmarks.comparison import as_table, comparisons_table
 from tests.benchmarks.evaluation import EmbeddedFiles
 
@@ -18,7 +18,7 @@ CHECKPOINT = "mn04_as"
 WIDE_CHECKPOINT = "mn40_as_ext"
 SMALL_FOLDS = {f"fold{i:02}": 80 for i in range(5)}
 USUAL = ("embedding", "variants", "evaluation", "scaling", "memory", "limits", "study")
-OF_THE_RECORD = ("protocol",)  # ten minutes
+OF_THE_RECORD = ("protocol", "seeds", "gpu")  # ten minutes each; the last one needs a GPU
 
 
 @dataclass
@@ -134,6 +134,72 @@ class Benchmark:
             target=1.4,
         )
         return comparisons_table([compared])
+
+    def seeds(self) -> str:
+        """Test scores of five seeds, predictors trained one after the other and side by side."""
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        files = self.digits_pair(**({"max_epochs": [30]} if device == "cpu" else {}))
+        table = evaluation.seeds_table(files.embedded, device, grid_points=2 if self.quick else 4)
+        return f"{self.digits_name}, on a {device}:\n{table}"
+
+    def gpu(self) -> str:
+        """On a GPU: both stages against the stock tools, how busy it is, half precision, memory."""
+        if not torch.cuda.is_available():
+            raise SystemExit("part gpu: torch finds no CUDA device here")
+        quick = self.quick
+        with embedding.quiet():
+            scenes = [
+                (self.digits_name, self.digits(None)),
+                ("10 s clips", self.scenes(120 if quick else 1200)),
+            ]
+            events = inputs.event_task(self.new_folder(), 3, 20.0 if quick else 120.0)
+        passes = [
+            embedding.compare(
+                name, given, evaluation.VARIANT, self.weights, self.repetitions, target
+            )
+            for name, given, target in [*((*one, None) for one in scenes), ("events", events, 20.0)]
+        ]
+        clips = {"train": 4, "valid": 2, "test": 2}
+        made = inputs.event_embeddings(clips, evaluation.SIZE, 11, 120.0)
+        evaluated = [
+            (f"{self.digits_name}, 8 grid points", self.digits_pair()),
+            (
+                "8 event clips of 2 min, 8 grid points",
+                evaluation.made_files(made, self.new_folder()),
+            ),
+        ]
+        trainings = [
+            evaluation.compare(
+                name,
+                files,
+                self.new_folder(),
+                grid_points=8,
+                threads=self.threads,
+                repetitions=1,
+                target=10.0,
+                device="gpu",
+            )
+            for name, files in evaluated
+        ]
+        checkpoints = {
+            name: inputs.weights_of(name, self.folder) for name in (CHECKPOINT, WIDE_CHECKPOINT)
+        }
+        tables = {
+            f"{torch.cuda.get_device_name()}: the stock tools and ours": comparisons_table(
+                [*passes, *trainings]
+            ),
+            "How busy passes over scenes keep it": gpu.busy_table(scenes, checkpoints, "cuda"),
+        }
+        for name, weights in checkpoints.items():
+            audio = gpu.noise(8, 10.0)
+            tables[f"Differences from a CPU, {name}"] = gpu.precision_table(
+                audio, name, weights, "cuda"
+            )
+        audio = gpu.noise(128, 10.0)
+        tables["Too little memory"] = gpu.short_of_memory(
+            audio, WIDE_CHECKPOINT, checkpoints[WIDE_CHECKPOINT], "cuda"
+        )
+        return "\n\n".join(f"{title}:\n{table}" for title, table in tables.items())
 
     def scaling(self) -> str:
         """Time and peak memory of both stages against clips, embedding size and labels."""
@@ -269,7 +335,10 @@ def main(arguments: list[str] | None = None) -> None:
     )
     cores = len(os.sched_getaffinity(0))
     parser.add_argument(
-        "parts", nargs="*", metavar="PART", help="what to measure; default: all but protocol"
+        "parts",
+        nargs="*",
+        metavar="PART",
+        help=f"what to measure; default: all but {', '.join(OF_THE_RECORD)}",
     )
     parser.add_argument("--quick", action="store_true", help="small input, one repetition")
     parser.add_argument("--threads", type=int, default=cores, help="torch threads (default: cores)")

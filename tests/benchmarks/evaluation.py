@@ -4,17 +4,18 @@ import json
 import math
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hear_mn.checkpoints import checkpoint
 from hear_mn.embedding import load_embedder
 from hear_mn.variants import parse_variant
-from tests.benchmarks.comparison import Comparison, in_turn
+from tests.benchmarks.comparison import Comparison, as_table, in_turn
 from tests.benchmarks.embedding import DisagreementError, quiet
 from tests.benchmarks.inputs import (
     REPOSITORY,
@@ -26,8 +27,11 @@ from tests.benchmarks.inputs import (
 from tests.benchmarks.stock_runner import STOCK_RUNNER
 from workflow_scripts.hear2021.embeddings import EmbeddedTask, embed_task
 from workflow_scripts.hear2021.export import export
+from workflow_scripts.hear2021.protocol import evaluate
 from workflow_scripts.hear2021.tables import test_score
 from workflow_scripts.hear2021.tasks import Task
+
+Device = Literal["cpu", "gpu"]
 
 VARIANT = "mn04_as_e1_l"
 SIZE = parse_variant(VARIANT).size  # 911
@@ -75,22 +79,28 @@ def compare(
     threads: int,
     repetitions: int,
     target: float | None = None,
+    device: Device = "cpu",
 ) -> Comparison:
     """Evaluate by both processes in turn, from their start to their end, and compare the scores.
 
-    Raises DisagreementError unless grid point, epochs and all scores are equal.
+    On a CPU, raises DisagreementError unless grid point, epochs and all scores are equal. On a GPU
+    ours trains side by side, so that they are equal in distribution (`seeds_table`) only.
     """
     exported = folder / "export"
     export(files.embedded, exported)
     results: dict[str, Any] = {}
 
     def stock() -> None:
-        (results["stock"],) = run_stock([exported], grid_points, threads)
+        (results["stock"],) = run_stock([exported], grid_points, threads, device)
 
     def ours() -> None:
-        results["ours"] = run_ours(files, folder / "scores.json", grid_points, threads)
+        scores = folder / "scores.json"
+        results["ours"] = run_ours(files, scores, grid_points, threads, device)
 
     seconds = in_turn(stock, ours, repetitions)
+    if device == "gpu":
+        stock_score, our_score = (test_score(results[side]) for side in ("stock", "ours"))
+        return Comparison(name, *seconds, f"{stock_score:.3f} and {our_score:.3f}", target)
     if comparable(results["stock"]) != comparable(results["ours"]):
         raise DisagreementError(f"{name}: the scores differ: {results}")
     return Comparison(name, *seconds, "scores, epochs and grid point equal", target)
@@ -132,17 +142,53 @@ def compare_throughput(
     return Comparison(name, *seconds, equality, target)
 
 
-def run_stock(exports: Sequence[Path], grid_points: int, threads: int) -> list[dict[str, Any]]:
+def seeds_table(embedded: Any, device: str, grid_points: int, seeds: int = 5) -> str:
+    """Return the test scores of seeds, predictors trained one after the other and side by side.
+
+    The difference of the two means is to be within the spread between seeds.
+    """
+    scores = {}
+    for side_by_side in (False, True):
+        results = [
+            evaluate(
+                embedded,
+                grid_points=grid_points,
+                seed=42 + i,
+                device=device,
+                side_by_side=side_by_side,
+            )
+            for i in range(seeds)
+        ]
+        scores[side_by_side] = [test_score(result) for result in results]
+    rows = [["", *(f"seed {42 + i}" for i in range(seeds)), "mean", "std"]]
+    for side_by_side, values in scores.items():
+        name = "side by side" if side_by_side else "one after the other"
+        spread = [f"{statistics.fmean(values):.4f}", f"{statistics.stdev(values):.4f}"]
+        rows.append([name, *(f"{value:.4f}" for value in values), *spread])
+    difference = abs(statistics.fmean(scores[True]) - statistics.fmean(scores[False]))
+    spread_in_turn = max(scores[False]) - min(scores[False])
+    verdict = "within" if difference <= spread_in_turn else "NOT WITHIN"
+    return (
+        f"{as_table(rows)}\n\nThe means differ by {difference:.4f}, {verdict} the spread between "
+        f"seeds of {spread_in_turn:.4f}."
+    )
+
+
+def run_stock(
+    exports: Sequence[Path], grid_points: int, threads: int, device: Device = "cpu"
+) -> list[dict[str, Any]]:
     """Run heareval's prediction runner on exported embeddings and return its results."""
     for exported in exports:
         for made in ("prediction-done.json", "test.predicted-scores.json"):
             (exported / made).unlink(missing_ok=True)
     arguments = ["-c", STOCK_RUNNER, *map(str, exports), "--grid-points", str(grid_points)]
-    run_python(arguments, threads, exports[0].parent)
+    run_python(arguments, threads, exports[0].parent, device)
     return [json.loads((e / "test.predicted-scores.json").read_text()) for e in exports]
 
 
-def run_ours(files: EmbeddedFiles, scores: Path, grid_points: int, threads: int) -> dict[str, Any]:
+def run_ours(
+    files: EmbeddedFiles, scores: Path, grid_points: int, threads: int, device: Device = "cpu"
+) -> dict[str, Any]:
     """Run our evaluation job and return its result."""
     for kept in files.manifest.parent.glob(".*.scores"):  # of the repetition before
         kept.unlink()
@@ -152,23 +198,27 @@ def run_ours(files: EmbeddedFiles, scores: Path, grid_points: int, threads: int)
         "manifests": files.manifest,
         "grid-points": grid_points,
         "seeds": 1,
-        "device": "cpu",
+        "device": device,
         "threads": threads,
         "scores": scores,
         "log": scores.with_suffix(".log"),
     }
     options = [str(word) for key, value in arguments.items() for word in (f"--{key}", value)]
-    run_python(["-m", "workflow_scripts.evaluate", *options], threads)
+    run_python(["-m", "workflow_scripts.evaluate", *options], threads, device=device)
     return json.loads(scores.read_text())
 
 
-def run_python(arguments: list[str], threads: int = 1, folder: Path = REPOSITORY) -> None:
+def run_python(
+    arguments: list[str], threads: int = 1, folder: Path = REPOSITORY, device: Device = "cpu"
+) -> None:
     """Run a Python process to its end; raises RuntimeError with what it said if it fails."""
     environment = {
-        "CUDA_VISIBLE_DEVICES": "",
         "OMP_NUM_THREADS": str(threads),
         "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1",
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # the stock runner wants determinism
     }
+    if device == "cpu":
+        environment["CUDA_VISIBLE_DEVICES"] = ""
     run = subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,

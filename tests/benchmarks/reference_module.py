@@ -62,14 +62,16 @@ class ReferenceModel(nn.Module):
             vtln_warp_factor=1.0,
         )
         filters = pad(filters, (0, 1)).to(audio.device)
-        return ((filters @ power + 1e-5).log() + 4.5) / 5.0
+        with torch.autocast(audio.device.type, enabled=False):  # as in the reference
+            return ((filters @ power.float() + 1e-5).log() + 4.5) / 5.0
 
     def forward(self, audio: Tensor) -> Tensor:
-        """Return the vectors [n_sounds, size] of waveforms embedded whole."""
-        mels = self.log_mels(audio)
-        tapped = tuple(dict.fromkeys(name for name in self.features if name != "mels"))
-        found = {"mels": mels.mean(-1)} | self.network(mels.unsqueeze(1), tapped)
-        return torch.cat([found[name] for name in self.features], dim=1)
+        """Return the vectors [n_sounds, size] of waveforms embedded whole; on CUDA by autocast."""
+        with torch.autocast(audio.device.type, torch.float16, enabled=audio.is_cuda):
+            mels = self.log_mels(audio)
+            tapped = tuple(dict.fromkeys(name for name in self.features if name != "mels"))
+            found = {"mels": mels.mean(-1)} | self.network(mels.unsqueeze(1), tapped)
+        return torch.cat([found[name].float() for name in self.features], dim=1)
 
 
 def load_model(model_file_path: str, variant: str) -> ReferenceModel:

@@ -46,7 +46,10 @@ ASSUMED = {
         resources.GPU_EVALUATION_MULTIPLY_ADDS_PER_SECOND,
         "ASSUMED: the bound behind the workflow's limits; an A100's float32 peak is 9.7e12",
     ),
-    "gpu_training_step": Known(0.02, "ASSUMED: kernel launches of a step of eight predictors"),
+    "gpu_training_step": Known(
+        0.005,
+        "ASSUMED: launches of a step of eight predictors; a CPU core dispatches it in 2 to 4 ms",
+    ),
     "best_epoch": Known(60, "ASSUMED: as long again as the patience of 20 validations"),
 }
 
