@@ -9,7 +9,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,8 @@ from tqdm import tqdm
 from hear_mn.whole import write_json_whole
 from workflow_scripts.hear2021.tasks import Clip, Task
 
-BATCH_SECONDS = 640.0
+# Audio of a batch that is read ahead: what the network takes at a time, or a few times that.
+CPU_BATCH_SECONDS, CUDA_BATCH_SECONDS = 80.0, 640.0
 BATCH_CLIPS = 256
 SECONDS_BETWEEN_SAVES = 30.0
 
@@ -131,18 +132,12 @@ def _embed(task: Task, embedder: Embedder, part: Path, identity: dict[str, Any])
         tqdm(total=len(clips), initial=resumed, unit="clip", desc=task.name, mininterval=1) as bar,
     ):
         saved = time.perf_counter()
-        for batch, audio in _read_ahead(task, clips[resumed:], 1 if events else BATCH_CLIPS):
-            if events:
-                features, times = embedder.timestamps(audio)
-                progress.times_ms.setdefault(str(batch[0].n_samples), times[0].tolist())
-            else:
-                features = embedder.scene(audio)
-            matrix = torch.cat(list(features.values()), dim=-1)
+        batches = _read_ahead(task, clips[resumed:], 1 if events else BATCH_CLIPS)
+        for batch, matrix in _one_behind(_computed(batches, embedder, events, progress)):
             _refuse_non_finite(matrix, batch, task, sizes)
-            matrix = matrix.reshape(-1, width)
-            rows.write(matrix.cpu().numpy().tobytes())
+            rows.write(matrix.numpy().data)
             progress.clips += len(batch)
-            progress.rows += len(matrix)
+            progress.rows += matrix.numel() // width
             bar.update(len(batch))
             if time.perf_counter() - saved > SECONDS_BETWEEN_SAVES:
                 _save(part, rows, progress)
@@ -177,14 +172,20 @@ def _read_ahead(
 ) -> Iterator[tuple[list[Clip], torch.Tensor]]:
     """Yield batches of equally long clips with their audio, the next one being read meanwhile."""
 
+    cuda = torch.cuda.is_available()
+    batch_seconds = CUDA_BATCH_SECONDS if cuda else CPU_BATCH_SECONDS
+
     def read(batch: list[Clip]) -> torch.Tensor:
-        audio = torch.from_numpy(np.stack([task.audio(clip) for clip in batch]))
-        return audio.pin_memory() if torch.cuda.is_available() else audio
+        shape = len(batch), batch[0].n_samples
+        audio = torch.empty(shape, pin_memory=cuda)
+        for clip, row in zip(batch, audio.numpy(), strict=True):
+            task.audio(clip, out=row)
+        return audio
 
     def batches() -> Iterator[list[Clip]]:
         for n_samples, group in itertools.groupby(clips, key=lambda clip: clip.n_samples):
             equally_long = list(group)
-            fit = int(BATCH_SECONDS * task.sample_rate / n_samples)
+            fit = int(batch_seconds * task.sample_rate / n_samples)
             size = max(1, min(batch_clips, fit))
             for start in range(0, len(equally_long), size):
                 yield equally_long[start : start + size]
@@ -198,6 +199,51 @@ def _read_ahead(
                 yield ready, audio.result()
         for ready, audio in ahead:
             yield ready, audio.result()
+
+
+def _computed(
+    batches: Iterable[tuple[list[Clip], torch.Tensor]],
+    embedder: Embedder,
+    events: bool,
+    progress: Progress,
+) -> Iterator[tuple[list[Clip], torch.Tensor]]:
+    """Yield each batch with its features side by side, on the embedder's device.
+
+    Without waiting for a GPU, but for the times of a length of clips that is new.
+    """
+    for batch, audio in batches:
+        if events:
+            features, times = embedder.timestamps(audio)
+            length = str(batch[0].n_samples)
+            if length not in progress.times_ms:
+                progress.times_ms[length] = times[0].tolist()
+        else:
+            features = embedder.scene(audio)
+        yield batch, torch.cat(list(features.values()), dim=-1)
+
+
+def _one_behind(
+    computed: Iterable[tuple[list[Clip], torch.Tensor]],
+) -> Iterator[tuple[list[Clip], torch.Tensor]]:
+    """Yield batches with their rows on the CPU; what a GPU gave when it has its next batch."""
+    waiting: list[tuple[list[Clip], torch.Tensor, torch.cuda.Event]] = []
+
+    def arrived() -> Iterator[tuple[list[Clip], torch.Tensor]]:
+        while waiting:
+            batch, rows, copied = waiting.pop()
+            copied.synchronize()
+            yield batch, rows
+
+    for batch, matrix in computed:
+        if not matrix.is_cuda:
+            yield batch, matrix
+            continue
+        rows = torch.empty(matrix.shape, pin_memory=True).copy_(matrix, non_blocking=True)
+        copied = torch.cuda.Event()
+        copied.record()
+        yield from arrived()
+        waiting.append((batch, rows, copied))
+    yield from arrived()
 
 
 def _refuse_non_finite(

@@ -118,10 +118,13 @@ class Task:
         """All clips, split after split."""
         return [clip for clips in self.splits.values() for clip in clips]
 
-    def audio(self, clip: Clip) -> np.ndarray:
-        """Return a clip's audio, float32 (n_samples,) in [-1, 1), as soundfile reads the wav."""
+    def audio(self, clip: Clip, out: np.ndarray | None = None) -> np.ndarray:
+        """Return a clip's audio, float32 (n_samples,) in [-1, 1), as soundfile reads the wav.
+
+        With `out`, an array like what is returned, it is written there.
+        """
         samples = self.samples[clip.start : clip.start + clip.n_samples]
-        return samples.astype(np.float32) / np.float32(32768)
+        return np.multiply(samples, np.float32(1 / 32768), out=out)
 
     @classmethod
     def load(cls, directory: Path) -> "Task":
