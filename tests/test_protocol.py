@@ -13,9 +13,15 @@ import pytest
 import torch
 
 from workflow_scripts.hear2021.export import export
+from workflow_scripts.hear2021.packing import pack
 from workflow_scripts.hear2021.protocol import evaluate, grid
 from workflow_scripts.hear2021.tasks import Clip, Task
-from workflow_scripts.hear2021.training import Adam, BestEpoch
+from workflow_scripts.hear2021.training import (
+    Adam,
+    BestEpoch,
+    lay_out_by_input,
+    new_predictor,
+)
 
 THREADS = 1
 HOP_MS = 50.0
@@ -268,6 +274,20 @@ def test_adam_steps_are_torchs_bit_for_bit():
         for optimizer in optimizers:
             optimizer.step()
     assert all(torch.equal(a, b) for a, b in zip(theirs, ours, strict=True))
+
+
+@pytest.mark.parametrize("same_bits", [True, False])
+def test_weights_are_laid_out_by_input_only_if_no_bit_of_a_product_changes(same_bits, monkeypatch):
+    packed = pack(TASKS["scene, multiclass, folds"]())
+    predictor = new_predictor(packed, grid(packed.task.metadata, seed=42)[0])
+    before, random_state = predictor.hidden[0].weight.clone(), torch.get_rng_state()
+    monkeypatch.setattr(torch, "equal", lambda *products: same_bits)
+    changed = lay_out_by_input(predictor, packed.batches(["fold00"], 1024))
+    monkeypatch.undo()
+    weight = predictor.hidden[0].weight
+    assert changed == weight.t().is_contiguous() == same_bits
+    assert torch.equal(weight, before)
+    assert torch.equal(torch.get_rng_state(), random_state)
 
 
 @pytest.mark.parametrize(
