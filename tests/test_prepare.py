@@ -381,7 +381,7 @@ def test_a_real_archive_gives_the_same_task_as_its_folder(shared, tmp_path, arch
     assert task.labels == [str(digit) for digit in range(10)]
     assert list(task.splits) == [f"fold0{index}" for index in range(5)]
     with tarfile.open(source) as opened:
-        opened.extractall(tmp_path / "unpacked", filter="data")
+        opened.extractall(tmp_path / "unpacked")
     folder = next(path.parent for path in (tmp_path / "unpacked").rglob("task_metadata.json"))
     prepare_task(folder, name, 32000, tmp_path / "folder", 1)
     assert prepared_bytes(tmp_path / "folder") == prepared_bytes(tmp_path / "prepared")
