@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from intervaltree import IntervalTree
 from scipy.ndimage import median_filter
 
-from workflow_scripts.hear2021.events import Events, active_labels, detect_events, score
+from workflow_scripts.hear2021.event_scores import score
+from workflow_scripts.hear2021.events import Events, active_labels, detect_events
 from workflow_scripts.hear2021.heareval_definitions import definitions
 
 LABELS = ["engine", "speech", "bird"]

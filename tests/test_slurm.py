@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.benchmarks.stock_runner import comparable
 from tests.conftest import copy_workflow, snakemake
 from tests.slurm_lab import Lab, LabError, slurm_lab, wait_for
 
@@ -91,18 +92,7 @@ def read(path: Path) -> dict:
 
 def numbers(path: Path) -> str:
     """Everything in a score file but when, where and how fast it was made."""
-
-    def timeless(value):
-        if isinstance(value, dict):
-            return {
-                key: timeless(inner)
-                for key, inner in value.items()
-                if key != "provenance" and not key.startswith("time_in_min")
-            }
-        return value
-
-    # heareval's schema names functions by their address.
-    return re.sub(r" at 0x[0-9a-f]+", "", json.dumps(timeless(read(path)), indent=1))
+    return json.dumps(comparable(read(path)), indent=1)
 
 
 def assert_same_scores(folder: Path, local: Path, *pairs: tuple[str, str]) -> None:

@@ -22,7 +22,7 @@ from workflow_scripts.hear2021.devices import (
 from workflow_scripts.hear2021.embeddings import EmbeddedTask
 from workflow_scripts.hear2021.packs import keep_scores, kept_scores
 from workflow_scripts.hear2021.protocol import evaluate as evaluate_protocol
-from workflow_scripts.hear2021.tables import test_score
+from workflow_scripts.hear2021.results import test_score
 from workflow_scripts.hear2021.tasks import Task
 
 FIRST_SEED = 42

@@ -1,7 +1,6 @@
 """Evaluation: the process of heareval's prediction runner against ours, on the same embeddings."""
 
 import json
-import math
 import os
 import shutil
 import statistics
@@ -24,11 +23,11 @@ from tests.benchmarks.inputs import (
     MadeEmbeddings,
     on_disk,
 )
-from tests.benchmarks.stock_runner import STOCK_RUNNER
+from tests.benchmarks.stock_runner import STOCK_RUNNER, comparable
 from workflow_scripts.hear2021.embeddings import EmbeddedTask, embed_task
 from workflow_scripts.hear2021.export import export
 from workflow_scripts.hear2021.protocol import evaluate
-from workflow_scripts.hear2021.tables import test_score
+from workflow_scripts.hear2021.results import test_score
 from workflow_scripts.hear2021.tasks import Task
 
 Device = Literal["cpu", "gpu"]
@@ -229,16 +228,3 @@ def run_python(
     )
     if run.returncode:
         raise RuntimeError(f"{' '.join(arguments[:2])} failed:\n{run.stderr[-3000:]}")
-
-
-def comparable(results: Any) -> Any:
-    """Return results without what tells one run from another: times, paths, addresses."""
-    if isinstance(results, dict):
-        return {
-            key: comparable(value)
-            for key, value in results.items()
-            if key not in ("embedding_path", "provenance") and "time_in_min" not in key
-        }
-    if isinstance(results, float) and math.isnan(results):
-        return "NaN"
-    return results.split(" at 0x")[0] if isinstance(results, str) else results

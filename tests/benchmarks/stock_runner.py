@@ -1,4 +1,7 @@
-"""heareval's prediction runner as it can be run today."""
+"""heareval's prediction runner as it can be run today, and what of its results can be compared."""
+
+import math
+from typing import Any
 
 # With the line of hear-eval-kit issue 432, without which it crashes on event tasks.
 STOCK_RUNNER = """
@@ -14,3 +17,16 @@ def test_at_best_epoch(embedding_path, grid_point, *args, **kwargs):
 task_predictions.task_predictions_test = test_at_best_epoch
 runner.runner(sys.argv[1:])
 """
+
+
+def comparable(results: Any) -> Any:
+    """Return results without what tells one run from another: times, paths, addresses."""
+    if isinstance(results, dict):
+        return {
+            key: comparable(value)
+            for key, value in results.items()
+            if key not in ("embedding_path", "provenance") and "time_in_min" not in key
+        }
+    if isinstance(results, float) and math.isnan(results):
+        return "NaN"
+    return results.split(" at 0x")[0] if isinstance(results, str) else results

@@ -10,11 +10,11 @@ import __future__
 
 import ast
 import importlib.util
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import torch
 
 MODULE = "heareval.predictions.task_predictions"
@@ -57,6 +57,16 @@ def definitions(
     return {name: values[name] for name in wanted}
 
 
+def parameter_grid(values: Mapping[str, Iterable[Any]]) -> list[dict[str, Any]]:
+    """Return the points of a grid, as sklearn.model_selection.ParameterGrid and in its order.
+
+    heareval's grids are scikit-learn's, whose import takes as long as torch's.
+    """
+    names = sorted(values)
+    points = itertools.product(*(values[name] for name in names))
+    return [dict(zip(names, point, strict=True)) for point in points]
+
+
 def _defined_name(node: ast.stmt) -> str | None:
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
         return node.name
@@ -72,7 +82,6 @@ _heareval = definitions(
         "PARAM_GRID",
         "TASK_SPECIFIC_PARAM_GRID",
         "FullyConnectedPrediction",
-        "aggregate_test_results",
         "data_splits_from_folds",
         "get_splits_from_metadata",
         "hparams_to_json",
@@ -80,7 +89,6 @@ _heareval = definitions(
         "sort_grid_points",
     ],
     {
-        "pd": pd,
         "torch": torch,
         # heareval's class turns one-hot rows into indices and calls this; packing has done that.
         "OneHotToCrossEntropyLoss": torch.nn.CrossEntropyLoss,
@@ -90,9 +98,6 @@ _heareval = definitions(
 EVENT_POSTPROCESSING_GRID: dict[str, list[float]] = _heareval["EVENT_POSTPROCESSING_GRID"]
 PARAM_GRID: dict[str, list[Any]] = _heareval["PARAM_GRID"]
 TASK_SPECIFIC_PARAM_GRID: dict[str, dict[str, list[Any]]] = _heareval["TASK_SPECIFIC_PARAM_GRID"]
-aggregate_test_results: Callable[[dict[str, Any]], dict[str, float]] = _heareval[
-    "aggregate_test_results"
-]
 get_splits_from_metadata: Callable[[dict[str, Any]], list[dict[str, list[str]]]] = _heareval[
     "get_splits_from_metadata"
 ]

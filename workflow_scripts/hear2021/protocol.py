@@ -15,17 +15,17 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from sklearn.model_selection import ParameterGrid
 
 from workflow_scripts.hear2021.heareval_definitions import (
     PARAM_GRID,
     TASK_SPECIFIC_PARAM_GRID,
-    aggregate_test_results,
     get_splits_from_metadata,
     hparams_to_json,
+    parameter_grid,
     sort_grid_points,
 )
 from workflow_scripts.hear2021.packing import EmbeddedTask, PackedTask, pack
+from workflow_scripts.hear2021.results import aggregate_test_results
 from workflow_scripts.hear2021.scoring import Scorer
 from workflow_scripts.hear2021.side_by_side import train_side_by_side
 from workflow_scripts.hear2021.training import (
@@ -104,7 +104,7 @@ def grid(metadata: dict[str, Any], seed: int) -> list[Conf]:
         raise NotImplementedError(
             f"heareval's grid has other optimisers than Adam: {values['optim']}"
         )
-    confs = list(ParameterGrid(values))
+    confs = parameter_grid(values)
     random.Random(seed).shuffle(confs)
     return confs
 

@@ -5,17 +5,21 @@ result: at validation only what decides is computed.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from heareval.score import ScoreFunction, Top1Accuracy, available_scores
-from sklearn.model_selection import ParameterGrid
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from workflow_scripts.hear2021.events import Events, detect_events, score
-from workflow_scripts.hear2021.heareval_definitions import EVENT_POSTPROCESSING_GRID
+from workflow_scripts.hear2021.events import Events, detect_events
+from workflow_scripts.hear2021.heareval_definitions import (
+    EVENT_POSTPROCESSING_GRID,
+    parameter_grid,
+)
 from workflow_scripts.hear2021.packing import PackedTask
+
+if TYPE_CHECKING:
+    from heareval.score import ScoreFunction
 
 Postprocessing = tuple[tuple[str, Any], ...]
 """Arguments of `detect_events` and their values, by name; empty for scene tasks."""
@@ -36,6 +40,39 @@ class Predictions:
     probabilities: torch.Tensor
 
 
+class Accuracy:
+    """heareval's Top1Accuracy and ChromaAccuracy, on all rows at once.
+
+    Args:
+        name: heareval's name of the score.
+        classes: labels this far apart count as equal; default: none do.
+    """
+
+    maximize = True
+
+    def __init__(self, name: str, classes: int | None = None) -> None:
+        self._name = name
+        self._classes = classes
+
+    def __str__(self) -> str:
+        """Return heareval's name of the score."""
+        return self._name
+
+    def __call__(self, predictions: np.ndarray, targets: np.ndarray) -> float:
+        """Return the share of rows (n_rows, n_labels) whose largest values are at one label."""
+        predicted, true = predictions.argmax(axis=1), targets.argmax(axis=1)
+        if self._classes is not None:
+            predicted, true = predicted % self._classes, true % self._classes
+        return int((predicted == true).sum()) / len(true)
+
+
+ACCURACIES = {
+    "top1_acc": Accuracy("top1_acc"),
+    "pitch_acc": Accuracy("pitch_acc"),
+    "chroma_acc": Accuracy("chroma_acc", classes=12),
+}
+
+
 class Scorer:
     """The scores of one task.
 
@@ -49,27 +86,18 @@ class Scorer:
 
     def __init__(self, packed: PackedTask) -> None:
         metadata = packed.task.metadata
-        unknown = set(metadata["evaluation"]) - available_scores.keys()
-        if unknown:
-            raise ValueError(
-                f"{packed.task.name}: heareval has no score {', '.join(sorted(unknown))}, only "
-                f"{', '.join(available_scores)}"
-            )
-        label_to_index = {label: i for i, label in enumerate(packed.task.labels)}
         self._packed = packed
         multiclass = packed.task.prediction_type == "multiclass"
         self._loss = cross_entropy if multiclass else binary_cross_entropy_with_logits
-        self._scores: list[ScoreFunction] = [
-            available_scores[name](label_to_idx=label_to_index) for name in metadata["evaluation"]
-        ]
+        self._scores = [_score_function(name, packed) for name in metadata["evaluation"]]
         self._scores_decide = metadata.get("use_scoring_for_early_stopping", True)
         self.mode = "max" if self._scores_decide and self._scores[0].maximize else "min"
-        self._postprocessings = [()]
+        self._postprocessings: list[Postprocessing] = [()]
         if packed.task.embedding_type == "event":
             grid = metadata.get("evaluation_params", {}).get(
                 "event_postprocessing_grid", EVENT_POSTPROCESSING_GRID
             )
-            self._postprocessings = [tuple(values.items()) for values in ParameterGrid(grid)]
+            self._postprocessings = [tuple(values.items()) for values in parameter_grid(grid)]
             if not self._scores_decide and len(self._postprocessings) != 1:
                 raise ValueError(
                     f"{packed.task.name}: {len(self._postprocessings)} ways of postprocessing, and "
@@ -113,14 +141,10 @@ class Scorer:
         targets = self._packed.targets[split.start : split.stop]
         return self._loss(predictions.logits, targets).item()
 
-    def _scene_score(self, function: ScoreFunction, predictions: Predictions) -> float:
+    def _scene_score(self, function: "Accuracy | ScoreFunction", predictions: Predictions) -> float:
         split = self._packed.splits[predictions.split]
         active = self._packed.active[split.start : split.stop].cpu().numpy()
-        probabilities = predictions.probabilities.cpu().numpy()
-        if isinstance(function, Top1Accuracy):  # heareval's goes row by row
-            correct = probabilities.argmax(axis=1) == active.argmax(axis=1)
-            return int(correct.sum()) / len(correct)
-        return function(probabilities, active)
+        return function(predictions.probabilities.cpu().numpy(), active)
 
     def _events(self, predictions: Predictions, postprocessing: Postprocessing) -> Events:
         times = self._packed.splits[predictions.split].times_ms
@@ -134,9 +158,25 @@ class Scorer:
         )
 
     def _event_scores(
-        self, function: ScoreFunction, events: Events, split: str
+        self, function: "Accuracy | ScoreFunction", events: Events, split: str
     ) -> dict[str, float]:
+        from workflow_scripts.hear2021.event_scores import score  # noqa: PLC0415 -- see _score_function
+
         return score(function, events, self._packed.splits[split].events)
+
+
+def _score_function(name: str, packed: PackedTask) -> "Accuracy | ScoreFunction":
+    if name in ACCURACIES:
+        return ACCURACIES[name]
+    # scikit-learn, scipy.stats and sed_eval: two seconds that a task of accuracies does without
+    from heareval.score import available_scores  # noqa: PLC0415
+
+    if name not in available_scores:
+        raise ValueError(
+            f"{packed.task.name}: heareval has no score {name}, only {', '.join(available_scores)}"
+        )
+    label_to_index = {label: i for i, label in enumerate(packed.task.labels)}
+    return available_scores[name](label_to_idx=label_to_index)
 
 
 def _primary(scores: dict[str, float]) -> float:

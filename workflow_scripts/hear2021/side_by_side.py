@@ -139,8 +139,10 @@ class Stack:
         # heareval's loss is a mean; over all members it is the mean of theirs.
         loss = self.members[0].predictor.logit_loss(logits, targets) * len(chosen)
         (gradient,) = torch.autograd.grad(loss, self._parameters)
-        taking = torch.zeros_like(self._moments.rate)
-        taking[chosen] = 1
+        everyone = len(chosen) == len(self.members)
+        taking = torch.ones_like(self._moments.rate)
+        if not everyone:
+            taking.zero_()[chosen] = 1
         self._moments.step(self._parameters, gradient, taking)
 
     def _logits(self, rows: torch.Tensor, chosen: list[int], *, training: bool) -> torch.Tensor:

@@ -18,6 +18,7 @@ import pandas as pd
 from hear_mn.whole import write_whole
 from workflow_scripts.hear2021.configuration import TaskRow
 from workflow_scripts.hear2021.published import Published, PublishedBox
+from workflow_scripts.hear2021.results import test_score
 
 OWN = "own"
 PUBLISHED = "published"
@@ -142,17 +143,6 @@ def score_table(
                 missing.append(Missing(variant, task.task, reason))
     rows.extend(_published_rows(tasks, published))
     return pd.DataFrame(rows, columns=SCORE_COLUMNS), missing
-
-
-def test_score(result: Mapping[str, Any]) -> float:
-    """Return the leaderboard's number: the test score, or its mean over folds.
-
-    Args:
-        result: what a test.predicted-scores.json of heareval holds.
-    """
-    if "aggregated_scores" in result:
-        return float(result["aggregated_scores"]["test_score_mean"])
-    return float(result["test"]["test_score"])
 
 
 def _read_score(file: Path) -> tuple[dict[str, float], str]:

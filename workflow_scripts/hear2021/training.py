@@ -8,11 +8,13 @@ import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 import torchinfo
 
+from workflow_scripts.hear2021.dropout import draw_at_once
 from workflow_scripts.hear2021.heareval_definitions import FullyConnectedPrediction
 from workflow_scripts.hear2021.packing import PackedTask
 from workflow_scripts.hear2021.scoring import Postprocessing, Predictions, Scorer
@@ -65,6 +67,10 @@ class Adam:
         self._parameters = list(parameters)
         self._lr = lr
         self._steps = 0
+        # As tensors: torch makes one of a number each time, which takes longer than small products.
+        self._beta2, self._epsilon, self._correction = (
+            torch.tensor(value, dtype=torch.float32) for value in (self.BETAS[1], self.EPSILON, 1.0)
+        )
         self._first, self._second, self._denominator = (
             [torch.zeros_like(parameter) for parameter in self._parameters] for _ in range(3)
         )
@@ -80,15 +86,15 @@ class Adam:
         self._steps += 1
         beta1, beta2 = self.BETAS
         step_size = self._lr / (1 - beta1**self._steps)
-        correction = (1 - beta2**self._steps) ** 0.5
+        self._correction.fill_((1 - beta2**self._steps) ** 0.5)
         for parameter, first, second, denominator in zip(
             self._parameters, self._first, self._second, self._denominator, strict=True
         ):
             if parameter.grad is None:
                 continue
             first.lerp_(parameter.grad, 1 - beta1)
-            second.mul_(beta2).addcmul_(parameter.grad, parameter.grad, value=1 - beta2)
-            torch.sqrt(second, out=denominator).div_(correction).add_(self.EPSILON)
+            second.mul_(self._beta2).addcmul_(parameter.grad, parameter.grad, value=1 - beta2)
+            torch.sqrt(second, out=denominator).div_(self._correction).add_(self._epsilon)
             parameter.addcdiv_(first, denominator, value=-step_size)
 
 
@@ -148,6 +154,8 @@ def train(
     batches = packed.batches(data_split["train"], conf["batch_size"])
     (valid,) = data_split["valid"]
     lay_out_by_input(predictor, [*batches, *packed.batches([valid], conf["batch_size"])])
+    n_values = sum(len(rows) for rows, _ in batches) * conf["hidden_dim"] * conf["hidden_layers"]
+    draw_at_once(predictor, n_values)
     optimizer = Adam(predictor.parameters(), lr=conf["lr"])  # conf["optim"], see protocol.grid
     best = BestEpoch(scorer.mode, conf["patience"])
     best_state: dict[str, torch.Tensor] = {}
@@ -206,29 +214,37 @@ def lay_out_by_input(
     at little over half of its speed; by input they are as long as the hidden layer. (911 values,
     240 rows, one thread: 9.2 ms by output, 5.5 ms by input.)
 
-    Whether both sum in the same order is up to the machine's matrix products; it is tried on each
-    size of batch.
-
     Returns:
         Whether the layout was changed.
     """
     first = next(layer for layer in predictor.modules() if isinstance(layer, torch.nn.Linear))
     if first.weight.device.type != "cpu":
         return False
-    by_input = first.weight.t().contiguous()
-    generator = torch.Generator().manual_seed(0)  # leaves the protocol's draws alone
-    for rows in {len(rows): rows for rows, _ in batches}.values():
-        gradient = torch.randn(len(rows), first.out_features, generator=generator)
-        if not (
-            torch.equal(
-                torch.addmm(first.bias, rows, first.weight.t()),
-                torch.addmm(first.bias, rows, by_input),
-            )
-            and torch.equal(gradient.t().mm(rows), rows.t().mm(gradient).t())
-        ):
-            return False
-    first.weight.data = by_input.t()
+    shape, threads = (first.in_features, first.out_features), torch.get_num_threads()
+    if not all(
+        _sums_alike_by_input(n, *shape, threads) for n in {len(rows) for rows, _ in batches}
+    ):
+        return False
+    first.weight.data = first.weight.t().contiguous().t()
     return True
+
+
+@cache
+def _sums_alike_by_input(n_rows: int, n_inputs: int, n_outputs: int, threads: int) -> bool:
+    """Try whether a layer's products sum in the same order in both layouts of its weights.
+
+    That is up to the machine's matrix products, which may take another way for each size and each
+    number of threads.
+    """
+    generator = torch.Generator().manual_seed(0)  # leaves the protocol's draws alone
+    rows, weight, bias, gradient = (
+        torch.randn(shape, generator=generator)
+        for shape in ((n_rows, n_inputs), (n_outputs, n_inputs), n_outputs, (n_rows, n_outputs))
+    )
+    by_input = weight.t().contiguous()
+    return torch.equal(
+        torch.addmm(bias, rows, weight.t()), torch.addmm(bias, rows, by_input)
+    ) and torch.equal(gradient.t().mm(rows), rows.t().mm(gradient).t())
 
 
 def predict(

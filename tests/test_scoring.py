@@ -1,0 +1,50 @@
+"""What is computed here instead of by heareval, scikit-learn and pandas has their numbers."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from heareval.score import available_scores
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.model_selection import ParameterGrid
+
+from workflow_scripts.hear2021.heareval_definitions import (
+    EVENT_POSTPROCESSING_GRID,
+    MODULE,
+    PARAM_GRID,
+    definitions,
+    parameter_grid,
+)
+from workflow_scripts.hear2021.results import aggregate_test_results
+from workflow_scripts.hear2021.scoring import ACCURACIES
+
+
+@pytest.mark.parametrize("name", ACCURACIES)
+@given(seed=st.integers(0, 10_000), n_rows=st.integers(1, 40), n_labels=st.integers(1, 30))
+def test_accuracies_equal_hearevals(name, seed, n_rows, n_labels):
+    random = np.random.default_rng(seed)
+    predictions = random.integers(5, size=(n_rows, n_labels)) / 4  # ties
+    targets = np.eye(n_labels)[random.integers(n_labels, size=n_rows)]
+    function = available_scores[name](label_to_idx={})
+    assert ACCURACIES[name](predictions, targets) == function(predictions, targets)
+    assert str(ACCURACIES[name]) == str(function)
+    assert ACCURACIES[name].maximize == function.maximize
+
+
+def test_grid_points_are_scikit_learns_in_its_order():
+    for grid in (PARAM_GRID, EVENT_POSTPROCESSING_GRID, {"b": [2, 1], "a": ["y", "x", "z"]}):
+        assert parameter_grid(grid) == list(ParameterGrid(grid))
+
+
+scores = st.floats(-1e3, 1e3) | st.just(math.nan) | st.integers(0, 500)
+
+
+@given(values=st.lists(st.tuples(scores, scores), min_size=1, max_size=12))
+def test_means_and_deviations_over_folds_equal_hearevals(values):
+    results = {f"fold{i:02}": {"test_score": a, "epoch": b} for i, (a, b) in enumerate(values)}
+    function = definitions(MODULE, ["aggregate_test_results"], {"pd": pd})
+    np.testing.assert_equal(
+        aggregate_test_results(results), function["aggregate_test_results"](results)
+    )
