@@ -1,6 +1,7 @@
 """How a rule's script is run: its function's arguments as options, its output in the job's log."""
 
 import argparse
+import gc
 import inspect
 import json
 import os
@@ -18,6 +19,8 @@ def command_line(function: Callable[..., object]) -> None:
     values, a `dict` takes JSON. When the function raises, the traceback stands in the log and one
     line on the console says what was wrong and where the log is; the exit status is then 1.
     """
+    gc.freeze()  # what was imported stays
+    gc.enable()
     arguments = vars(_parser(function).parse_args())
     log: Path = arguments.pop("log")
     log.parent.mkdir(parents=True, exist_ok=True)
