@@ -184,3 +184,36 @@ def test_a_feature_that_no_file_holds_is_named(tmp_path):
     run(task, SumsOfSamples(), tmp_path)
     with pytest.raises(EmbeddingError, match="hold no mels"):
         EmbeddedTask(task, [tmp_path / "l-e1.json"], ["e1", "mels"])
+
+
+class OnGpu(torch.Tensor):
+    """A tensor that says it is on a GPU."""
+
+    is_cuda = True
+
+
+def test_rows_come_from_a_gpu_when_it_has_its_next_batch(monkeypatch):
+    happened = []
+
+    class Event:
+        def record(self):
+            pass
+
+        def synchronize(self):
+            happened.append("waited")
+
+    def computed():
+        for i in range(3):
+            happened.append(f"computed {i}")
+            yield [i], torch.full((2, 3), float(i)).as_subclass(OnGpu)
+
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda shape, pin_memory: empty(shape))
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    for batch, rows in embeddings._one_behind(computed()):
+        happened.append(f"written {batch[0]}")
+        assert rows.unique().tolist() == batch
+    assert happened == [
+        *("computed 0", "computed 1", "waited", "written 0"),
+        *("computed 2", "waited", "written 1", "waited", "written 2"),
+    ]

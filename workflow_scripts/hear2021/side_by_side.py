@@ -159,6 +159,7 @@ class Stack:
             if isinstance(layer, torch.nn.Linear):
                 x = torch.baddbmm(of[f"{name}.bias"][..., None], of[f"{name}.weight"], x)
             elif isinstance(layer, torch.nn.BatchNorm1d):
+                assert layer.momentum is not None  # which would be a cumulative average
                 statistics = [
                     self._buffers[f"{name}.{kind}"] for kind in ("running_mean", "running_var")
                 ]
@@ -170,7 +171,7 @@ class Stack:
                     of[f"{name}.weight"].reshape(-1),
                     of[f"{name}.bias"].reshape(-1),
                     training,
-                    layer.momentum or 0.0,
+                    layer.momentum,
                     layer.eps,
                 ).view_as(x)
                 if training and not everyone:

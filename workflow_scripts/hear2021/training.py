@@ -71,9 +71,13 @@ class Adam:
         self._beta2, self._epsilon, self._correction = (
             torch.tensor(value, dtype=torch.float32) for value in (self.BETAS[1], self.EPSILON, 1.0)
         )
-        self._first, self._second, self._denominator = (
-            [torch.zeros_like(parameter) for parameter in self._parameters] for _ in range(3)
+        self._first, self._second = (
+            [torch.zeros_like(parameter) for parameter in self._parameters] for _ in range(2)
         )
+        # One after the other in the same memory, which stays in the cache.
+        largest = max(self._parameters, key=torch.numel)
+        scratch = torch.empty(largest.numel(), device=largest.device)
+        self._denominator = [scratch.as_strided(p.shape, p.stride()) for p in self._parameters]
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
