@@ -68,13 +68,16 @@ class Benchmark:
     def variants(self) -> str:
         """What variants 2 to 10 of a checkpoint add to its pass."""
         tables = []
-        for name in [CHECKPOINT] if self.quick else [CHECKPOINT, WIDE_CHECKPOINT]:
-            scenes = self.scenes(3 if self.quick else 12)
+        clips = {CHECKPOINT: 3} if self.quick else {CHECKPOINT: 120, WIDE_CHECKPOINT: 12}
+        for name, count in clips.items():
+            scenes = self.scenes(count)
             weights = inputs.weights_of(name, self.folder)
             table = embedding.added_variants(scenes, name, weights, 1 if self.quick else 7)
             tables.append(f"{name}, 10 s clips (target: each adds under 10 %):\n{table}")
-        count, passes = len(embedding.study_variants()), embedding.passes_a_task()
-        return "\n\n".join([*tables, f"{count} variants of the study cost {passes} passes a task."])
+        of_study, passes = len(embedding.study_variants()), embedding.passes_a_task()
+        return "\n\n".join(
+            [*tables, f"{of_study} variants of the study cost {passes} passes a task."]
+        )
 
     def evaluation(self) -> str:
         """The process of heareval's prediction runner, against our evaluation job."""
