@@ -6,12 +6,12 @@ import math
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 import torch
 
+from tests.benchmarks.inputs import MadeEmbeddings
 from tests.benchmarks.stock_runner import STOCK_RUNNER, comparable
 from workflow_scripts.hear2021 import dropout, training
 from workflow_scripts.hear2021.export import export
@@ -30,25 +30,6 @@ HOP_MS = 50.0
 
 # heareval's grid with small networks and early stops: the same code in a fraction of the time
 SMALL_GRID = {"hidden_dim": [32], "patience": [4], "max_epochs": [60]}
-
-
-@dataclass
-class Embedded:
-    """Embeddings in memory."""
-
-    task: Task
-    embeddings: dict[str, np.ndarray]
-    times: dict[str, list[np.ndarray]] = field(default_factory=dict)
-
-    @property
-    def size(self):
-        return next(iter(self.embeddings.values())).shape[1]
-
-    def rows(self, split):
-        return self.embeddings[split]
-
-    def times_ms(self, split):
-        return self.times[split]
 
 
 def task_of(splits, labels, **metadata):
@@ -78,7 +59,7 @@ def scene_task(clips_in_split, *, size=12, n_labels=4, noise=2.5, **metadata):
             Clip(split, f"{i}.wav", 0, 1, labels=tuple(labels[j] for j in np.flatnonzero(row)))
             for i, row in enumerate(active)
         ]
-    return Embedded(task_of(splits, labels, embedding_type="scene", **metadata), embeddings)
+    return MadeEmbeddings(task_of(splits, labels, embedding_type="scene", **metadata), embeddings)
 
 
 def event_task(clips_in_split, *, n_times=80, size=8, n_labels=3, noise=0.7, **metadata):
@@ -106,7 +87,7 @@ def event_task(clips_in_split, *, n_times=80, size=8, n_labels=3, noise=0.7, **m
         embeddings[split] = np.concatenate(rows)
         times[split] = [times_ms] * n_clips
     task = task_of(splits, labels, embedding_type="event", prediction_type="multilabel", **metadata)
-    return Embedded(task, embeddings, times)
+    return MadeEmbeddings(task, embeddings, times)
 
 
 FOLDS = {"fold00": 60, "fold01": 50, "fold02": 55, "fold03": 47}

@@ -1,6 +1,7 @@
 """heareval's prediction runner as it can be run today, and what of its results can be compared."""
 
 import math
+import re
 from typing import Any
 
 # With the line of hear-eval-kit issue 432, without which it crashes on event tasks.
@@ -29,4 +30,4 @@ def comparable(results: Any) -> Any:
         }
     if isinstance(results, float) and math.isnan(results):
         return "NaN"
-    return results.split(" at 0x")[0] if isinstance(results, str) else results
+    return re.sub(r" at 0x[0-9a-f]+", "", results) if isinstance(results, str) else results

@@ -26,7 +26,7 @@ STATE = slice(24, 24 + 8 * STATE_WORDS)
 
 
 def draw_at_once(predictor: torch.nn.Module, n_values: int) -> bool:
-    """Have a predictor's dropout masks drawn here, on a CPU, if torch gives the same ones.
+    """Have the dropout masks of a predictor on a CPU drawn here, if torch gives the same ones.
 
     Args:
         predictor: its dropout layers are replaced.
@@ -36,8 +36,7 @@ def draw_at_once(predictor: torch.nn.Module, n_values: int) -> bool:
     Returns:
         Whether the layers were replaced.
     """
-    on_cpu = all(parameter.device.type == "cpu" for parameter in predictor.parameters())
-    if not (on_cpu and n_values >= VALUES_WORTHWHILE and draws_as_torch()):
+    if not (n_values >= VALUES_WORTHWHILE and draws_as_torch()):
         return False
     for parent in list(predictor.modules()):
         for name, layer in parent.named_children():

@@ -139,15 +139,17 @@ class Stack:
         # heareval's loss is a mean; over all members it is the mean of theirs.
         loss = self.members[0].predictor.logit_loss(logits, targets) * len(chosen)
         (gradient,) = torch.autograd.grad(loss, self._parameters)
-        everyone = len(chosen) == len(self.members)
         taking = torch.ones_like(self._moments.rate)
-        if not everyone:
+        if not self._is_everyone(chosen):
             taking.zero_()[chosen] = 1
         self._moments.step(self._parameters, gradient, taking)
 
+    def _is_everyone(self, chosen: list[int]) -> bool:
+        return len(chosen) == len(self.members)
+
     def _logits(self, rows: torch.Tensor, chosen: list[int], *, training: bool) -> torch.Tensor:
         """Return logits (n_chosen, n_labels, n_rows) for rows (n_chosen, n_rows, size)."""
-        everyone = len(chosen) == len(self.members)
+        everyone = self._is_everyone(chosen)
         vectors = self._parameters if everyone else self._parameters[chosen]
         split = vectors.split([shape.numel() for shape in self._shapes.values()], dim=1)
         of = {
@@ -207,7 +209,7 @@ class Stack:
     @torch.no_grad()
     def keep(self, kept: list[int]) -> None:
         """Go on with some of the members only."""
-        if len(kept) == len(self.members):
+        if self._is_everyone(kept):
             return
         self.members = [self.members[i] for i in kept]
         self._parameters = self._parameters[kept].requires_grad_()

@@ -157,9 +157,10 @@ def train(
     predictor = new_predictor(packed, conf).to(packed.rows.device)
     batches = packed.batches(data_split["train"], conf["batch_size"])
     (valid,) = data_split["valid"]
-    lay_out_by_input(predictor, [*batches, *packed.batches([valid], conf["batch_size"])])
-    n_values = sum(len(rows) for rows, _ in batches) * conf["hidden_dim"] * conf["hidden_layers"]
-    draw_at_once(predictor, n_values)
+    if packed.rows.device.type == "cpu":
+        lay_out_by_input(predictor, [*batches, *packed.batches([valid], conf["batch_size"])])
+        n_rows = sum(len(rows) for rows, _ in batches)
+        draw_at_once(predictor, n_rows * conf["hidden_dim"] * conf["hidden_layers"])
     optimizer = Adam(predictor.parameters(), lr=conf["lr"])  # conf["optim"], see protocol.grid
     best = BestEpoch(scorer.mode, conf["patience"])
     best_state: dict[str, torch.Tensor] = {}
@@ -211,7 +212,9 @@ def new_predictor(packed: PackedTask, conf: Conf) -> FullyConnectedPrediction:
 def lay_out_by_input(
     predictor: FullyConnectedPrediction, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]
 ) -> bool:
-    """Lay out the first layer's weights by input instead of by output, on a CPU, if no bit changes.
+    """Lay out the first layer's weights by input instead of by output, if no bit changes.
+
+    For a predictor on a CPU.
 
     autograd computes a gradient in the layout of its parameter. By output its rows are as long as
     an embedding, and a matrix product writes rows that are no multiple of a cache line's 16 values
@@ -222,8 +225,6 @@ def lay_out_by_input(
         Whether the layout was changed.
     """
     first = next(layer for layer in predictor.modules() if isinstance(layer, torch.nn.Linear))
-    if first.weight.device.type != "cpu":
-        return False
     shape, threads = (first.in_features, first.out_features), torch.get_num_threads()
     if not all(
         _sums_alike_by_input(n, *shape, threads) for n in {len(rows) for rows, _ in batches}
