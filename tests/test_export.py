@@ -7,7 +7,8 @@ import random
 import numpy as np
 import pytest
 
-from tests.test_protocol import FOLDS, TASKS, Embedded, scene_task
+from tests.benchmarks.inputs import MadeEmbeddings
+from tests.test_protocol import FOLDS, TASKS, scene_task
 from workflow_scripts.hear2021.export import export
 
 
@@ -47,7 +48,7 @@ def test_every_timestamp_of_an_event_task_has_its_file_time_and_labels(tmp_path)
 def test_nothing_is_left_behind_when_the_embeddings_cannot_be_read(tmp_path):
     embedded = TASKS["scene, multiclass, folds"]()
 
-    class Broken(Embedded):
+    class Broken(MadeEmbeddings):
         def rows(self, split):
             raise OSError("the disk is gone")
 
