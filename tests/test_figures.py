@@ -115,7 +115,7 @@ def overlap(one, other, slack=2.0) -> bool:
 
 def assert_readable(figure) -> None:
     shown = texts(figure)
-    assert min(text.get_fontsize() for text in shown) >= 6
+    assert min(float(text.get_fontsize()) for text in shown) >= 6
     outlines = [(text.get_text(), outline(text)) for text in shown]
     for (one, box), (other, other_box) in itertools.combinations(outlines, 2):
         assert not overlap(box, other_box), f"{one!r} and {other!r} overlap"

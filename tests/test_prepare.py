@@ -11,7 +11,7 @@ import sys
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -64,7 +64,10 @@ def task_files(
 
 
 def write_archive(
-    path: Path, files: dict[str, bytes], root: str = f"tasks/{TASK}/", mode: str = "w:gz"
+    path: Path,
+    files: dict[str, bytes],
+    root: str = f"tasks/{TASK}/",
+    mode: Literal["w", "w:gz"] = "w:gz",
 ) -> Path:
     with tarfile.open(path, mode) as archive:
         for name, content in files.items():

@@ -186,7 +186,7 @@ def test_the_grid_is_tried_in_hearevals_order():
     ]
 
 
-NO_PARAMETERS = {"evaluation_params": {}}
+NO_PARAMETERS: dict[str, dict] = {"evaluation_params": {}}
 
 
 def test_training_side_by_side_gives_the_same_scores_on_average():

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -142,7 +142,7 @@ class Run:
 
 
 @pytest.fixture
-def start() -> Iterator:
+def start() -> Iterator[Callable[..., Run]]:
     """Start runs that are over when the test is."""
     runs: list[Run] = []
 
