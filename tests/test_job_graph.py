@@ -63,6 +63,12 @@ def test_a_score_file_as_target_builds_what_its_pair_needs_and_no_more(tmp_path)
     }
 
 
+def test_a_real_task_is_evaluated_by_the_whole_protocol_whatever_else_the_run_is(tmp_path):
+    pair = "results/scores/mn10_as_e1_l/esc50-v2.0.0-full.json"
+    planned = snakemake(copy_workflow(tmp_path), "-n", "-p", "-j2", pair).stdout
+    assert "--grid-points 8 --seeds 1" in planned
+
+
 def test_a_finished_pair_plans_nothing(folder):
     assert planned_jobs(folder, PAIR) == {}
 

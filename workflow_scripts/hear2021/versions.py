@@ -4,7 +4,7 @@ Raise a number when that stage gives another output for the same input: its fini
 follows from them, then run again. Nothing else about the code makes a finished job run again.
 """
 
-SYNTHESISE = 1
+SYNTHESISE = 2
 FETCH = 1
 PREPARE = 1
 EMBED = 1
