@@ -78,14 +78,20 @@ def checkpoint_source(wildcards):
     }
 
 
-def within_site(minutes):
-    """A time limit that the cluster's partitions take: `minutes`, cut to the site's longest."""
+def within_site(minutes, members=lambda wildcards: 1):
+    """A time limit that the cluster's partitions take, for all `members` of a job in turn."""
 
     def limited(wildcards, attempt):
-        asked = minutes(wildcards, attempt)
-        return min(asked, SITE.max_minutes) if SITE.max_minutes else asked
+        return SITE.time_limit(minutes(wildcards, attempt), members(wildcards))
 
     return limited
+
+
+def pack_members(wildcards):
+    """How many evaluations share a job at most: what the profile's group-components say."""
+    if not is_short(task_table()[wildcards.task]):
+        return 1
+    return workflow.group_settings.group_components.get("evaluate", 1)
 
 
 def one_of(names):

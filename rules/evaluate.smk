@@ -25,7 +25,7 @@ rule evaluate:
         **SITE.cpu_job,
         pack=1,
         mem_mb=resources.evaluate_memory,
-        runtime=within_site(resources.evaluate_minutes),
+        runtime=within_site(resources.evaluate_minutes(RUN), pack_members),
     params:
         device="cpu",
         grid_points=RUN.grid_points,
@@ -47,7 +47,7 @@ use rule evaluate as evaluate_on_gpu with:
     resources:
         **SITE.gpu_job,
         mem_mb=resources.evaluate_memory,
-        runtime=within_site(resources.evaluate_on_gpu_minutes),
+        runtime=within_site(resources.evaluate_on_gpu_minutes(RUN)),
     params:
         device="gpu",
         grid_points=RUN.grid_points,

@@ -1,16 +1,20 @@
 """What a run is said to cost, and what its jobs ask for, from the tables alone."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
 from hear_mn.checkpoints import checkpoint
 from hear_mn.variants import parse_variant
 from workflow_scripts.hear2021 import resources
-from workflow_scripts.hear2021.configuration import task_table
+from workflow_scripts.hear2021.configuration import CONFIG, read_run, task_table
 from workflow_scripts.hear2021.estimate import as_text, estimate_run
 
 ESC50 = task_table()["esc50-v2.0.0-full"]
+FILES = [yaml.safe_load((CONFIG / name).read_text()) for name in ("config.yaml", "hear2021.yaml")]
+RUN = read_run(FILES[0] | FILES[1])
 VARIANTS = [parse_variant(name) for name in ("mn04_as_e1", "mn04_as_e1_l")]
 
 
@@ -48,11 +52,24 @@ def test_the_table_ends_with_sum_and_disk():
 
 
 @pytest.mark.parametrize(
-    "limit", [resources.embed_minutes, resources.evaluate_minutes, resources.prepare_minutes]
+    "limit",
+    [
+        resources.embed_minutes,
+        resources.evaluate_minutes(RUN),
+        resources.evaluate_on_gpu_minutes(RUN),
+        resources.prepare_minutes,
+    ],
 )
 def test_a_job_gets_more_time_at_each_attempt(limit):
     wildcards = SimpleNamespace(task=ESC50.task, checkpoint="mn40_as", variant="mn40_as_e1_l")
     assert limit(wildcards, 1) < limit(wildcards, 2) < limit(wildcards, 3)
+
+
+def test_an_evaluation_gets_time_for_its_grid_points_folds_and_seeds():
+    assert resources.trainings(ESC50, RUN) == 8 + 4
+    assert resources.trainings(ESC50, dataclasses.replace(RUN, seeds=5)) == 5 * (8 + 4)
+    single_split = task_table()["fsd50k-v1.0-full"]
+    assert resources.trainings(single_split, dataclasses.replace(RUN, grid_points=4)) == 4
 
 
 @pytest.mark.parametrize("memory", [resources.embed_memory, resources.evaluate_memory])

@@ -138,6 +138,7 @@ def test_right_settings_pass(cluster):
         ({"gpu_partition": "cpu"}, "gpu_partition: 'cpu' has no GPU. Partitions that do: gpu"),
         ({"gpu_model": "h100"}, "no GPU of type 'h100'. It has: a100, v100"),
         ({"gpu_model": None, "gres": "gpu:h100:1"}, "gres: the partition 'gpu' has no GPU of type"),
+        ({"slurm_extra": "--mail-type=FAIL --mem=5G"}, "--mem=5G' sets the memory, which"),
         ({"max_minutes": 2000}, "the partition 'gpu' takes jobs of at most 1440 minutes"),
     ],
 )
@@ -227,6 +228,14 @@ def test_only_short_evaluations_are_packed():
     assert packs["mini_vowels"] == "evaluate_mn04_as_mini_vowels"
     for long in ("esc50-v2.0.0-full", "fsd50k-v1.0-full", "dcase2016_task2-hear2021-full"):
         assert packs[long] is None, long
+
+
+def test_a_full_pack_asks_for_no_more_time_than_the_partitions_take():
+    site = read_site(SETTINGS | {"max_minutes": 240})
+    assert site.time_limit(20, members=8) == 20
+    assert site.time_limit(72, members=8) * 8 == 240
+    assert site.time_limit(1000) == 240
+    assert read_site({}).time_limit(1000, members=8) == 1000
 
 
 def test_kept_scores_serve_the_same_request_only_and_until_the_run_is_over(tmp_path):

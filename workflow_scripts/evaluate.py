@@ -61,6 +61,7 @@ def evaluate(
         "stage": versions.EVALUATE,
         "grid_points": grid_points,
         "seeds": seeds,
+        "evaluation_device": device,
         "threads": torch.get_num_threads(),
     }
     scored = kept_scores(variant, manifests, request)

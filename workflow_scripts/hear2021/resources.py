@@ -6,12 +6,13 @@ Snakemake's: the wildcards and how often the job has been tried.
 
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from hear_mn.checkpoints import checkpoint
 from hear_mn.variants import parse_variant
-from workflow_scripts.hear2021.configuration import TaskRow, task_table
+from workflow_scripts.hear2021.configuration import Run, TaskRow, task_table
 
 # Lower bounds of what a GPU and a CPU core do, so that the times that follow are upper bounds.
 GPU_MULTIPLY_ADDS_PER_SECOND = 0.5e12
@@ -32,10 +33,11 @@ FRAMES_PER_SECOND = 100
 LONG_CLIP_SECONDS = 10.0  # longer ones are windows of 10 s every 2.5 s
 WINDOW_OVERLAP = 4
 
-# heareval's MLP: eight grid points and as many folds again, some hundred epochs of three products.
-TRAININGS = 16
+# A training of heareval's MLP: some hundred epochs of three products.
 EPOCHS = 200
 HIDDEN = 1024
+
+Minutes = Callable[[Any, int], int]  # of a job's wildcards and attempt
 
 
 def gpus_here() -> int:
@@ -87,23 +89,35 @@ def embed_memory(wildcards: Any, attempt: int) -> int:
     return BASE_MEMORY_MB * (1 + attempt)
 
 
-def evaluation_multiply_adds(wildcards: Any) -> float:
+def trainings(task: TaskRow, run: Run) -> int:
+    """Return how many classifiers an evaluation trains: the grid, then the best on each fold."""
+    return run.seeds * (run.grid_points + (task.folds or 1) - 1)
+
+
+def evaluation_multiply_adds(wildcards: Any, run: Run) -> float:
     """Return about how many multiply-adds the trainings of one variant on one task take."""
-    rows = embedding_rows(task_table()[wildcards.task])
+    task = task_table()[wildcards.task]
     size = embedding_size(wildcards.variant)
-    return 3 * rows * (size + HIDDEN) * HIDDEN * EPOCHS * TRAININGS
+    one = 3 * embedding_rows(task) * (size + HIDDEN) * HIDDEN * EPOCHS
+    return one * trainings(task, run)
 
 
-def evaluate_minutes(wildcards: Any, attempt: int) -> int:
-    """Return the time limit of an evaluation on one CPU core in minutes."""
-    seconds = evaluation_multiply_adds(wildcards) / EVALUATION_MULTIPLY_ADDS_PER_SECOND
-    return math.ceil((START_UP_MINUTES + seconds / 60) * attempt)
+def evaluate_minutes(run: Run) -> Minutes:
+    """Return the time limit of a run's evaluations on one CPU core."""
+    return _evaluation_minutes(run, EVALUATION_MULTIPLY_ADDS_PER_SECOND)
 
 
-def evaluate_on_gpu_minutes(wildcards: Any, attempt: int) -> int:
-    """Return the time limit of an evaluation on a GPU in minutes."""
-    seconds = evaluation_multiply_adds(wildcards) / GPU_EVALUATION_MULTIPLY_ADDS_PER_SECOND
-    return math.ceil((START_UP_MINUTES + seconds / 60) * attempt)
+def evaluate_on_gpu_minutes(run: Run) -> Minutes:
+    """Return the time limit of a run's evaluations on a GPU."""
+    return _evaluation_minutes(run, GPU_EVALUATION_MULTIPLY_ADDS_PER_SECOND)
+
+
+def _evaluation_minutes(run: Run, multiply_adds_per_second: float) -> Minutes:
+    def minutes(wildcards: Any, attempt: int) -> int:
+        seconds = evaluation_multiply_adds(wildcards, run) / multiply_adds_per_second
+        return math.ceil((START_UP_MINUTES + seconds / 60) * attempt)
+
+    return minutes
 
 
 def evaluate_memory(wildcards: Any, attempt: int) -> int:

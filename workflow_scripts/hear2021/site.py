@@ -51,6 +51,10 @@ class Site:
     node_local: str | None = None
     cache: str | None = None
 
+    def time_limit(self, minutes: int, members: int = 1) -> int:
+        """Return `minutes` cut so that `members` of a job in turn stay within what can be asked."""
+        return min(minutes, self.max_minutes // members) if self.max_minutes else minutes
+
     @property
     def cpu_job(self) -> dict[str, str | int]:
         """The resources, in Snakemake's names, that a job without a GPU asks of this site."""
@@ -136,7 +140,11 @@ def check_site(site: Site, requests: Iterable[Request] = ()) -> list[str]:
         )
     partitions = _partitions()
     accounts = _accounts()
-    wrong = [*_wrong_partitions(site, partitions), *_wrong_account(site, accounts)]
+    wrong = [
+        *_wrong_partitions(site, partitions),
+        *_wrong_account(site, accounts),
+        *_wrong_extra(site),
+    ]
     if not wrong:
         wrong = [
             problem for request in requests if (problem := _refused(site, request, partitions))
@@ -327,6 +335,20 @@ def _accounts() -> set[str]:
 def _wrong_account(site: Site, accounts: set[str]) -> Iterable[str]:
     if site.account and accounts and site.account.lower() not in accounts:
         yield f"  account: {site.account!r} is not yours. Yours: {', '.join(sorted(accounts))}"
+
+
+def _wrong_extra(site: Site) -> Iterable[str]:
+    # Of the executor, which refuses them at each submission; its import takes a second.
+    from snakemake_executor_plugin_slurm.validation import (  # noqa: PLC0415
+        get_forbidden_slurm_options,
+    )
+
+    for option, name in get_forbidden_slurm_options().items():
+        if re.search(option, site.slurm_extra or ""):
+            yield (
+                f"  slurm_extra: {site.slurm_extra!r} sets the {name}, which each job asks for "
+                "itself (qos, constraint, account and partitions have keys of their own)"
+            )
 
 
 def _refused(site: Site, request: Request, partitions: Mapping[str, Partition]) -> str | None:
