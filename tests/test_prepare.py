@@ -360,6 +360,14 @@ def test_what_a_killed_run_left_is_cleared_away(tmp_path, out):
     }
 
 
+def test_a_folder_of_another_task_than_the_table_describes_is_refused(tmp_path, out):
+    folder = write_folder(tmp_path / "birds", task_files())
+    row = task_table()["fsd50k-v1.0-full"]
+    with pytest.raises(TaskError, match=r"scene, multiclass, top1_acc.* scene, multilabel, mAP"):
+        prepare_task(folder, row.task, 16000, out, 1, row)
+    assert not (out / "task.json").exists()
+
+
 def test_preparing_again_replaces_the_task(tmp_path, out):
     first = prepare_task(write_folder(tmp_path / "a", task_files()), TASK, 16000, out, 1)
     second = prepare_task(write_folder(tmp_path / "b", task_files(clips=4)), TASK, 16000, out, 1)
@@ -378,7 +386,7 @@ REAL = [
 def test_a_real_archive_gives_the_same_task_as_its_folder(shared, tmp_path, archive, clips):
     source = shared / "real" / "archives" / archive
     name = next(name for name, row in task_table().items() if row.archive == archive)
-    task = prepare_task(source, name, 32000, tmp_path / "prepared", 2)
+    task = prepare_task(source, name, 32000, tmp_path / "prepared", 2, task_table()[name])
     assert len(task.clips) == clips == task_table()[name].clips
     assert {clip.n_samples for clip in task.clips} == {32000}
     assert task.labels == [str(digit) for digit in range(10)]

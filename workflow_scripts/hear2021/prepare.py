@@ -29,6 +29,7 @@ from filelock import FileLock, Timeout
 from numpy.lib import format as npy
 from tqdm import tqdm
 
+from workflow_scripts.hear2021.configuration import TaskRow
 from workflow_scripts.hear2021.tasks import (
     METADATA_FILE,
     VOCABULARY_FILE,
@@ -46,7 +47,14 @@ UNKNOWN_RIFF_SIZES = (0, 0xFFFFFFFF)  # written by encoders that could not seek 
 Content = tuple[PurePosixPath, Callable[[], bytes]]
 
 
-def prepare_task(source: Path, task: str, sample_rate: int, out_dir: Path, threads: int) -> Task:
+def prepare_task(
+    source: Path,
+    task: str,
+    sample_rate: int,
+    out_dir: Path,
+    threads: int,
+    row: TaskRow | None = None,
+) -> Task:
     """Pack a task in the HEAR layout for one sample rate, whole or not at all.
 
     Audio already at `sample_rate` is kept bit for bit. Otherwise that of the highest rate there is
@@ -60,15 +68,17 @@ def prepare_task(source: Path, task: str, sample_rate: int, out_dir: Path, threa
         sample_rate: in Hz.
         out_dir: the folder that gets task.json, clips.json and audio.npy.
         threads: how many clips are decoded and resampled side by side.
+        row: what config/tasks.csv says of the task, to be compared with its metadata.
 
     Raises:
-        TaskError: if the source is damaged, unsafe or incomplete, naming the file and what to do.
+        TaskError: if the source is damaged, unsafe, incomplete or another task than the row says,
+            naming the file and what to do.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
     aside = out_dir / ".partial"
     try:
         with FileLock(out_dir / ".lock", timeout=0), _emptied(aside):
-            description = _pack(source, task, sample_rate, aside, threads)
+            description = _pack(source, task, sample_rate, aside, threads, row)
             (out_dir / "task.json").unlink(missing_ok=True)
             for name in ("audio.npy", "clips.json", "task.json"):
                 (aside / name).replace(out_dir / name)
@@ -88,7 +98,9 @@ def _emptied(folder: Path) -> Iterator[None]:
         shutil.rmtree(folder)
 
 
-def _pack(source: Path, task: str, sample_rate: int, aside: Path, threads: int) -> str:
+def _pack(
+    source: Path, task: str, sample_rate: int, aside: Path, threads: int, row: TaskRow | None
+) -> str:
     texts: dict[str, bytes] = {}
     with AudioSpool(aside / "arrival.int16", sample_rate, threads) as spool:
         for path, read in _contents(source, task):
@@ -102,13 +114,20 @@ def _pack(source: Path, task: str, sample_rate: int, aside: Path, threads: int) 
                 f"{source} holds no {task}/ at its root, in tasks/ or in hear-*/tasks/. Is it the "
                 f"archive of another task?"
             )
-        return _write(texts, spool, task, source, aside)
+        metadata = read_metadata(task, _text(texts, METADATA_FILE, task, source))
+        if row is not None:
+            _refuse_another_task(metadata, row, source)
+        return _write(texts, metadata, spool, task, source, aside)
 
 
 def _write(
-    texts: Mapping[str, bytes], spool: "AudioSpool", task: str, source: Path, aside: Path
+    texts: Mapping[str, bytes],
+    metadata: dict[str, Any],
+    spool: "AudioSpool",
+    task: str,
+    source: Path,
+    aside: Path,
 ) -> str:
-    metadata = read_metadata(task, _text(texts, METADATA_FILE, task, source))
     labels = read_vocabulary(task, _text(texts, VOCABULARY_FILE, task, source))
     annotations = {
         split: read_split(
@@ -171,6 +190,18 @@ def _text(texts: Mapping[str, bytes], name: str, task: str, source: Path) -> str
         return texts[name].decode()
     except UnicodeDecodeError as error:
         raise TaskError(f"{task}: {name} in {source} is not UTF-8: {error}") from error
+
+
+def _refuse_another_task(metadata: Mapping[str, Any], row: TaskRow, source: Path) -> None:
+    # By the score it would be reported as. The name in the metadata does not tell: HEAR's own
+    # mridangam_tonic calls itself mridangam_stroke.
+    found = (metadata["embedding_type"], metadata["prediction_type"], metadata["evaluation"][0])
+    expected = (row.embedding_type, row.prediction_type, row.primary_metric)
+    if found != expected:
+        raise TaskError(
+            f"{row.task}: {METADATA_FILE} in {source} says {', '.join(found)}, and "
+            f"config/tasks.csv {', '.join(expected)}. Is it another task? If not, correct the row"
+        )
 
 
 def _refuse_incomplete(
