@@ -115,20 +115,29 @@ def added_variants(given: InputTask, checkpoint_name: str, weights: Path, repeti
                 features = dict.fromkeys(f for one in variants[:count] for f in one.features)
                 embedder = load_embedder(checkpoint_name, weights, list(features), "cpu")
                 measured.append(timed(partial(run_pass, given, embedder, Path(temporary))))
-    medians = {count: statistics.median(measured) for count, measured in seconds.items()}
+    first = seconds[1]
     rows = [["variants", "adds", "pass s", "this one adds", "all beyond the first add"]]
-    for count, median in medians.items():
-        step = (median - medians[max(1, count - 1)]) / medians[1]
+    for count, measured in seconds.items():
+        # Passes of one round, so that a machine whose speed drifts is compared with itself.
+        before = seconds[max(1, count - 1)]
+        step = share_of(first, before, measured)
+        added = share_of(first, first, measured)
         rows.append(
             [
                 str(count),
                 "_".join(variants[count - 1].parts),
-                f"{median:.2f}",
+                f"{statistics.median(measured):.2f}",
                 f"{step:+.1%}",
-                f"{median / medians[1] - 1:+.1%}",
+                f"{added:+.1%}",
             ]
         )
     return as_table(rows)
+
+
+def share_of(whole: Sequence[float], before: Sequence[float], after: Sequence[float]) -> float:
+    """Return the median over rounds of what came on top, as a share of the round's whole."""
+    rounds = zip(whole, before, after, strict=True)
+    return statistics.median((later - earlier) / of for of, earlier, later in rounds)
 
 
 def study_variants_by_checkpoint() -> dict[str, list[Variant]]:
