@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -26,11 +27,14 @@ SCENE_STEP_S = 2.5
 TIMESTAMP_WINDOW_MS = 160
 TIMESTAMP_STEP_MS = 50
 
-# Frames of log mels in one batch. On a CPU larger batches are no faster; on a GPU neither are
-# batches over some 60 windows of 10 s.
-CPU_FRAMES, CUDA_FRAMES = 4096, 65536
-CPU_BYTES = 128 << 20  # of the largest activation
+# Frames of log mels in one batch, and the bytes of its largest activation. On a CPU larger batches
+# are no faster. Telling a GPU what to do with a batch takes some 6 ms, so the batch should take it
+# longer: over 200 clips of 10 s for a narrow network, 60 for the widest.
+CPU_FRAMES, CUDA_FRAMES = 4096, 262144
+CPU_BYTES, CUDA_BYTES = 128 << 20, 2 << 30
 CUDA_SHARE = 0.1  # of the free memory, for the largest activation
+MODULE_BATCH_SECONDS = 640.0  # of audio that a module with the HEAR API gets at a time
+INT16_SCALE = 1 / 32768
 
 
 class AudioError(ValueError):
@@ -53,8 +57,9 @@ def load_embedder(
         features: of the checkpoint's `feature_sizes`, in the order wanted; may repeat.
         device: where to run.
         precision: on CUDA only: `half` is autocast as the reference runs, `float32` is what a CPU
-            always computes. Features differ by about 1 % of their largest value between the two
-            (mn04 under autocast on a CPU: `block0` 0.03 %, `logits` 0.6 %, `clf` 1.3 %).
+            always computes (TensorFloat-32 is off). Features differ by about 1 % of their largest
+            value between the two (mn04 under autocast on a CPU: `block0` 0.03 %, `logits` 0.6 %,
+            `clf` 1.3 %).
 
     Raises:
         UnknownCheckpoint, CheckpointError, FileNotFoundError: what is wrong with the weights.
@@ -76,9 +81,12 @@ class Embedder(nn.Module):
     Nothing depends on train or evaluation mode, on torch's random generators or, beyond float
     rounding, on the other sounds of a batch. Every result is float32 on the embedder's device.
 
-    Memory: one batch of windows (the largest activation is at most 128 MiB on a CPU and a tenth of
-    the free memory on a GPU; three or so are alive at a time), one padded copy of the sounds in
-    it, and the output. A GPU that still runs out of memory gets half the batch from then on.
+    Waveforms are floating point in [-1, 1], or int16 samples, which mean the same divided by 32768.
+
+    Memory: one batch of windows (the largest activation is at most 128 MiB on a CPU, and on a GPU
+    2 GiB or a tenth of the free memory; three or so are alive at a time), one padded copy of the
+    sounds in it, and the output. A GPU that still runs out of memory gets half the batch from then
+    on.
     """
 
     def __init__(
@@ -185,7 +193,7 @@ class Embedder(nn.Module):
         return vectors
 
     def _padded(self, audio: Tensor, padding: int) -> Tensor:
-        audio = audio.to(self.device, torch.float32)
+        audio = waveform(audio, self.device)
         return pad(audio, (padding, padding), mode="reflect") if padding else audio
 
     def _embed_span(self, audio: Tensor, length: int, step: int) -> Tensor:
@@ -196,7 +204,10 @@ class Embedder(nn.Module):
         if self._tapped:
             # Written in this order, or convolutions of one channel would leave the network's.
             images = mels.unsqueeze(1).contiguous(memory_format=torch.channels_last)
-            with torch.autocast(self.device.type, torch.float16, enabled=half):
+            with (
+                torch.autocast(self.device.type, torch.float16, enabled=half),
+                _without_tensor_float_32(),
+            ):
                 found |= self.network(images, self._tapped)
         joined = torch.cat([found[name].float() for name in self.features], dim=1)
         return joined.view(len(audio), -1, self.scene_size)
@@ -205,7 +216,7 @@ class Embedder(nn.Module):
         if self.frames_per_batch is None:
             if self.device.type == "cuda":
                 free, _ = torch.cuda.mem_get_info(self.device)
-                most, memory = CUDA_FRAMES, CUDA_SHARE * free
+                most, memory = CUDA_FRAMES, min(CUDA_BYTES, CUDA_SHARE * free)
             else:
                 most, memory = CPU_FRAMES, CPU_BYTES
             value_bytes = torch.finfo(torch.float32).bits // 8
@@ -233,8 +244,8 @@ class Embedder(nn.Module):
 class ModuleEmbedder(nn.Module):
     """A module with the HEAR API that is not ours, with the interface of `Embedder`.
 
-    It has the one feature `embedding`, whose size may differ between scenes and timestamps. Where
-    a GPU runs out of memory on a batch, its two halves are tried.
+    It has the one feature `embedding`, whose size may differ between scenes and timestamps. It
+    gets 640 s of audio at a time; where a GPU runs out of memory on them, their two halves.
     """
 
     def __init__(
@@ -276,13 +287,19 @@ class ModuleEmbedder(nn.Module):
     def scene_vectors(self, audio: Tensor, sample_rate: int | None = None) -> Tensor:
         """Return the module's scene embeddings; raises AudioError."""
         check_audio(audio, 1, self.sample_rate, sample_rate)
+        at_a_time = max(1, int(MODULE_BATCH_SECONDS * self.sample_rate) // audio.shape[1])
+        return torch.cat([self._scene_vectors(some) for some in audio.split(at_a_time)])
+
+    def _scene_vectors(self, audio: Tensor) -> Tensor:
         try:
-            return self.module.get_scene_embeddings(audio.to(self.device), self.model).float()
+            return self.module.get_scene_embeddings(
+                waveform(audio, self.device), self.model
+            ).float()
         except torch.cuda.OutOfMemoryError:
             if len(audio) == 1:
                 raise
         torch.cuda.empty_cache()
-        return torch.cat([self.scene_vectors(half) for half in audio.tensor_split(2)])
+        return torch.cat([self._scene_vectors(half) for half in audio.tensor_split(2)])
 
     @torch.no_grad()
     def timestamp_vectors(
@@ -290,7 +307,9 @@ class ModuleEmbedder(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return the module's timestamp embeddings and times; raises AudioError."""
         check_audio(audio, 1, self.sample_rate, sample_rate)
-        vectors, times = self.module.get_timestamp_embeddings(audio.to(self.device), self.model)
+        vectors, times = self.module.get_timestamp_embeddings(
+            waveform(audio, self.device), self.model
+        )
         return vectors.float(), times.float()
 
 
@@ -318,8 +337,25 @@ def _load_module(row: Checkpoint, weights: Path | None) -> tuple[ModuleType, Any
     return module, model
 
 
+def waveform(audio: Tensor, device: torch.device) -> Tensor:
+    """Return floating point or int16 audio as float32 on a device; without waiting for a GPU."""
+    moved = audio.to(device, non_blocking=True)
+    return moved.float().mul_(INT16_SCALE) if audio.dtype == torch.int16 else moved.float()
+
+
+@contextmanager
+def _without_tensor_float_32() -> Iterator[None]:
+    """Let cuDNN round no input of a float32 convolution to 10 bits, as it does by default."""
+    allowed = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = allowed
+
+
 def check_audio(audio: Tensor, minimum: int, expected_rate: int, rate: int | None) -> None:
-    """Raise AudioError unless `audio` is finite float [n_sounds, n_samples >= minimum]."""
+    """Raise AudioError unless `audio` is int16 or finite float [n_sounds, n_samples >= minimum]."""
     if not isinstance(audio, Tensor):
         raise AudioError(f"audio must be a torch.Tensor, got {type(audio).__name__}")
     if audio.ndim != 2 or len(audio) == 0:
@@ -327,8 +363,9 @@ def check_audio(audio: Tensor, minimum: int, expected_rate: int, rate: int | Non
             f"audio must be [n_sounds, n_samples] with at least one sound, "
             f"got the shape {list(audio.shape)}"
         )
-    if not audio.is_floating_point():
-        raise AudioError(f"audio must be floating point in [-1, 1], got {audio.dtype}")
+    pcm = audio.dtype == torch.int16
+    if not (pcm or audio.is_floating_point()):
+        raise AudioError(f"audio must be floating point in [-1, 1] or int16, got {audio.dtype}")
     if rate is not None and rate != expected_rate:
         raise AudioError(f"audio is at {rate} Hz, the model wants {expected_rate} Hz: resample it")
     if audio.shape[1] < minimum:
@@ -336,7 +373,9 @@ def check_audio(audio: Tensor, minimum: int, expected_rate: int, rate: int | Non
             f"audio has {audio.shape[1]} samples, too short for one frame: "
             f"at least {minimum} are needed ({1000 * minimum / expected_rate:.1f} ms)"
         )
-    if not torch.isfinite(audio.sum()):  # one pass; it also overflows on huge finite samples
+    if not pcm and not torch.isfinite(
+        audio.sum()
+    ):  # one pass; it also overflows on huge finite samples
         sounds = (~torch.isfinite(audio).all(1)).nonzero().flatten().tolist()
         if sounds:
             raise AudioError(

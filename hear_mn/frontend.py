@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 import torchaudio
 from torch import Tensor, nn
@@ -84,7 +86,9 @@ class LogMel(nn.Module):
             mels = self.windows(pieces.flatten(0, 1), length, length, half=half)
             return mels.view(*pieces.shape[:2], *mels.shape[2:])
         waveform = self._preemphasize(audio, half)
-        inner, edges, order = self._plan(length, step, n_windows, audio.device)
+        inner, edges, order = _plan(
+            self.win_length, self.hop, length, step, n_windows, audio.device
+        )
         framed = [waveform.unfold(-1, length - 1, step)[..., edges].flatten(1, 2)]
         if inner:
             start = inner[0] * self.hop - self.win_length // 2
@@ -100,32 +104,6 @@ class LogMel(nn.Module):
         alpha = torch.tensor(PREEMPHASIS).half().item()
         audio = audio.half().float()
         return torch.sub(audio[:, 1:], audio[:, :-1], alpha=alpha).half().float()
-
-    def _plan(
-        self, length: int, step: int, n_windows: int, device: torch.device
-    ) -> tuple[range, Tensor, Tensor]:
-        """Say which frames of a window are common, where the others lie, and the frames' order.
-
-        Returns the common frames of a window, the sample indices [n_edges, win_length] of the
-        others in a window (with its reflect padding), and for each frame [n_windows, frames] of
-        each window its row in the common frames followed by all windows' other frames.
-        """
-        side = self.win_length // 2
-        last = length - 2  # the window's last sample after pre-emphasis
-        n_frames = self.frames(length)
-        first_inner = -(-side // self.hop)
-        inner = range(first_inner, max(first_inner, (last + 1 - side) // self.hop + 1))
-        edge_frames = [frame for frame in range(n_frames) if frame not in inner]
-        centres = torch.tensor(edge_frames, device=device)[:, None] * self.hop
-        samples = (centres + torch.arange(-side, self.win_length - side, device=device)).abs()
-        samples = last - (last - samples).abs()
-        n_common = (n_windows - 1) * (step // self.hop) + len(inner) if inner else 0
-        window = torch.arange(n_windows, device=device)[:, None]
-        order = window * (step // self.hop) + torch.arange(n_frames, device=device) - first_inner
-        order[:, edge_frames] = (
-            n_common + window * len(edge_frames) + torch.arange(len(edge_frames), device=device)
-        )
-        return inner, samples, order
 
     def _log_mel(self, frames: Tensor) -> Tensor:
         """Return the scaled log mels [n, n_frames, n_mels] of frames [n, n_frames, win_length]."""
@@ -143,3 +121,35 @@ class LogMel(nn.Module):
             power = spectrum[..., : len(self.filters)].square_()
             mels[:, start : start + block] = power @ self.filters
         return mels.add_(1e-5).log_().add_(4.5).div_(5)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)  # kept for callers that compute gradients
+def _plan(
+    win_length: int, hop: int, length: int, step: int, n_windows: int, device: torch.device
+) -> tuple[range, Tensor, Tensor]:
+    """Say which frames of a window are common, where the others lie, and the frames' order.
+
+    Made on the device, without a copy that would wait for it.
+
+    Returns the common frames of a window, the sample indices [n_edges, win_length] of the
+    others in a window (with its reflect padding), and for each frame [n_windows, frames] of
+    each window its row in the common frames followed by all windows' other frames.
+    """
+    side = win_length // 2
+    last = length - 2  # the window's last sample after pre-emphasis
+    n_frames = (length - 1) // hop + 1
+    first_inner = min(-(-side // hop), n_frames)
+    inner = range(first_inner, max(first_inner, (last + 1 - side) // hop + 1))
+    frames = torch.arange(n_frames, device=device)
+    edge_frames = torch.cat([frames[: inner.start], frames[inner.stop :]])
+    around = torch.arange(-side, win_length - side, device=device)
+    samples = (edge_frames[:, None] * hop + around).abs()
+    samples = last - (last - samples).abs()
+    n_common = (n_windows - 1) * (step // hop) + len(inner) if inner else 0
+    window = torch.arange(n_windows, device=device)[:, None]
+    order = window * (step // hop) + frames - first_inner
+    edges = n_common + window * len(edge_frames) + torch.arange(len(edge_frames), device=device)
+    order[:, : inner.start] = edges[:, : inner.start]
+    order[:, inner.stop :] = edges[:, inner.start :]
+    return inner, samples, order

@@ -44,7 +44,7 @@ def get_scene_embeddings(audio: Tensor, model: nn.Module) -> Tensor:
     """Return one embedding a sound.
 
     Args:
-        audio: waveforms [n_sounds, n_samples] in [-1, 1] at `model.sample_rate`.
+        audio: waveforms [n_sounds, n_samples] at `model.sample_rate`, in [-1, 1] or int16.
         model: what `load_model` returned, on any device.
 
     Returns:
@@ -57,7 +57,7 @@ def get_timestamp_embeddings(audio: Tensor, model: nn.Module) -> tuple[Tensor, T
     """Return an embedding of every 50 ms of each sound, with the times in milliseconds.
 
     Args:
-        audio: waveforms [n_sounds, n_samples] in [-1, 1] at `model.sample_rate`.
+        audio: waveforms [n_sounds, n_samples] at `model.sample_rate`, in [-1, 1] or int16.
         model: what `load_model` returned, on any device.
 
     Returns:

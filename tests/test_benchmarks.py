@@ -11,6 +11,7 @@ from hear_mn.checkpoints import checkpoint, locate
 from hear_mn.embedding import load_embedder
 from hear_mn.variants import parse_variant
 from tests.benchmarks import embedding, evaluation, gpu, inputs, machine, scaling, study
+from tests.benchmarks.__main__ import GPU as GPU_PARTS
 from tests.benchmarks.__main__ import main
 from tests.benchmarks.comparison import Comparison, comparisons_table, in_turn
 from tests.benchmarks.embedding import DisagreementError
@@ -114,16 +115,28 @@ def test_precision_is_compared_feature_by_feature(weights):
 
 def test_a_gpus_use_is_sampled_while_a_block_runs(monkeypatch):
     monkeypatch.setattr(torch.cuda, "utilization", lambda device: 85)
+    monkeypatch.setattr(gpu, "SETTLE_SECONDS", 0.0)
     with gpu.utilisation("cuda") as samples:
         time.sleep(3 * gpu.SAMPLE_SECONDS)
     assert samples
     assert set(samples) == {0.85}
 
 
-def test_the_part_for_gpus_says_so_where_there_is_none(monkeypatch):
+def test_a_use_that_cannot_be_sampled_is_an_error(monkeypatch):
+    def refuse(device):
+        raise ModuleNotFoundError("nvidia-ml-py does not seem to be installed")
+
+    monkeypatch.setattr(torch.cuda, "utilization", refuse)
+    monkeypatch.setattr(gpu, "SETTLE_SECONDS", 0.0)
+    with pytest.raises(RuntimeError, match="nvidia-ml-py"), gpu.utilisation("cuda"):
+        time.sleep(3 * gpu.SAMPLE_SECONDS)
+
+
+@pytest.mark.parametrize("part", GPU_PARTS)
+def test_a_part_for_gpus_says_so_where_there_is_none(monkeypatch, part):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SystemExit, match="no CUDA device"):
-        main(["gpu"])
+        main([part])
 
 
 def test_scores_that_differ_are_found():

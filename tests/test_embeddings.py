@@ -1,7 +1,9 @@
 """A pass over a task: what it writes, what it survives, what it refuses."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -33,6 +35,7 @@ class SumsOfSamples:
     """An embedder whose values can be checked by hand; it counts its calls."""
 
     sample_rate = RATE
+    device = torch.device("cpu")
 
     def __init__(self, fail_at_call: int | None = None) -> None:
         self.feature_sizes = self.timestamp_feature_sizes = {"logits": 2, "e1": 1}
@@ -43,11 +46,12 @@ class SumsOfSamples:
         self.calls += 1
         if self.calls == self.fail_at_call:
             raise KeyboardInterrupt
+        audio = audio / 32768
         mean, peak = audio.mean(dim=1, keepdim=True), audio.abs().amax(dim=1, keepdim=True)
         return {"logits": torch.cat([mean, 2 * mean], dim=1), "e1": peak}
 
     def timestamps(self, audio: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        frames = audio.unfold(1, 1600, 1600)
+        frames = (audio / 32768).unfold(1, 1600, 1600)
         mean, peak = frames.mean(dim=2), frames.abs().amax(dim=2)
         times = 50.0 * torch.arange(frames.shape[1]).expand(len(audio), -1)
         features = {"logits": torch.stack([mean, 2 * mean], dim=-1), "e1": peak[..., None]}
@@ -99,7 +103,7 @@ def test_a_feature_may_be_joined_from_a_second_pass(tmp_path):
     run(task, SumsOfSamples(), tmp_path)
     other = SumsOfSamples()
     other.feature_sizes = {"mels": 1}
-    other.scene = lambda audio: {"mels": audio[:, :1]}  # type: ignore[method-assign]
+    other.scene = lambda audio: {"mels": audio[:, :1] / 32768}  # type: ignore[method-assign]
     embed_task(task, other, tmp_path / "mels.npy", tmp_path / "mels.json", IDENTITY)
     manifests = [tmp_path / "l-e1.json", tmp_path / "mels.json"]
     joined = EmbeddedTask(task, manifests, ["logits", "e1", "mels", "e1"]).rows("fold01")
@@ -110,7 +114,7 @@ def test_a_feature_may_be_joined_from_a_second_pass(tmp_path):
 
 def test_a_killed_pass_goes_on_where_it_was_saved_and_gives_the_same_files(tmp_path, monkeypatch):
     monkeypatch.setattr(embeddings, "SECONDS_BETWEEN_SAVES", 0.0)
-    monkeypatch.setattr(embeddings, "BATCH_CLIPS", 1)
+    monkeypatch.setattr(embeddings, "CPU_BATCH_CLIPS", 1)
     task = make_task(MIXED)
     with pytest.raises(KeyboardInterrupt):
         run(task, SumsOfSamples(fail_at_call=4), tmp_path)
@@ -216,4 +220,34 @@ def test_rows_come_from_a_gpu_when_it_has_its_next_batch(monkeypatch):
     assert happened == [
         *("computed 0", "computed 1", "waited", "written 0"),
         *("computed 2", "waited", "written 1", "waited", "written 2"),
+    ]
+
+
+def test_a_gpu_is_sent_its_next_audio_before_it_computes_on_what_it_has(monkeypatch):
+    happened = []
+
+    class Audio:
+        def __init__(self, number):
+            self.number = number
+
+        def to(self, device, non_blocking):
+            assert non_blocking
+            happened.append(f"sent {self.number}")
+            return self
+
+        def record_stream(self, stream):
+            assert stream is computing
+
+    computing = SimpleNamespace(wait_event=lambda event: happened.append("waits for it"))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: "uploads")
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: computing)
+    monkeypatch.setattr(torch.cuda, "Event", lambda: SimpleNamespace(record=lambda: None))
+    batches = (([i], Audio(i)) for i in range(3))
+    for (number,), audio in embeddings._on_device(batches, torch.device("cuda")):
+        assert audio.number == number
+        happened.append(f"computes {number}")
+    assert happened == [
+        *("sent 0", "sent 1", "waits for it", "computes 0"),
+        *("sent 2", "waits for it", "computes 1", "waits for it", "computes 2"),
     ]

@@ -160,7 +160,7 @@ def test_a_classifier_can_be_trained_on_the_embeddings(model):
         (torch.zeros(32000), r"must be \[n_sounds, n_samples\].*the shape \[32000\]"),
         (torch.zeros(1, 1, 32000), r"the shape \[1, 1, 32000\]"),
         (torch.zeros(0, 32000), "at least one sound"),
-        (torch.zeros(1, 32000, dtype=torch.int16), "floating point in .* got torch.int16"),
+        (torch.zeros(1, 32000, dtype=torch.int32), "floating point in .* got torch.int32"),
         (torch.full((1, 32000), torch.nan), r"NaN or infinite samples in sounds \[0\]"),
         (torch.tensor([[0.0] * 6000, [torch.inf] * 6000]), r"in sounds \[1\]"),
         (torch.zeros(1, 513), "513 samples, too short for one frame: at least"),
@@ -171,6 +171,13 @@ def test_audio_that_cannot_be_embedded_is_refused(embedder, audio, reason):
         embedder.scene(audio)
     with pytest.raises(AudioError, match=reason):
         embedder.timestamps(audio)
+
+
+def test_int16_samples_are_the_audio_divided_by_32768(embedder):
+    samples = (20000 * noise(2, 16000)).round().clamp(-32768, 32767).to(torch.int16)
+    audio = samples / 32768
+    assert torch.equal(embedder.scene_vectors(samples), embedder.scene_vectors(audio))
+    assert torch.equal(embedder.timestamp_vectors(samples)[0], embedder.timestamp_vectors(audio)[0])
 
 
 def test_the_shortest_audio_is_a_frame_for_a_scene_and_over_80_ms_for_timestamps(embedder):

@@ -18,7 +18,8 @@ CHECKPOINT = "mn04_as"
 WIDE_CHECKPOINT = "mn40_as_ext"
 SMALL_FOLDS = {f"fold{i:02}": 80 for i in range(5)}
 USUAL = ("embedding", "variants", "evaluation", "scaling", "memory", "limits", "study")
-OF_THE_RECORD = ("protocol", "seeds", "gpu")  # ten minutes each; the last one needs a GPU
+GPU = ("gpu_embedding", "gpu_evaluation", "gpu_busy", "gpu_precision", "gpu_memory")
+OF_THE_RECORD = ("protocol", "seeds", *GPU)  # minutes each
 
 
 @dataclass
@@ -145,33 +146,35 @@ class Benchmark:
         table = evaluation.seeds_table(files.embedded, device, grid_points=2 if self.quick else 4)
         return f"{self.digits_name}, on a {device}:\n{table}"
 
-    def gpu(self) -> str:
-        """On a GPU: both stages against the stock tools, how busy it is, half precision, memory."""
-        if not torch.cuda.is_available():
-            raise SystemExit("part gpu: torch finds no CUDA device here")
-        quick = self.quick
+    def gpu_embedding(self) -> str:
+        """On a GPU: heareval's embedding runner with one window a call, against our pass."""
+        device = required_gpu()
         with embedding.quiet():
-            scenes = [
-                (self.digits_name, self.digits(None)),
-                ("10 s clips", self.scenes(120 if quick else 1200)),
-            ]
-            events = inputs.event_task(self.new_folder(), 3, 20.0 if quick else 120.0)
-        passes = [
+            events = inputs.event_task(self.new_folder(), 3, 20.0 if self.quick else 120.0)
+        cases = [*((*one, None) for one in self.gpu_scenes()), ("events", events, 20.0)]
+        compared = [
             embedding.compare(
                 name, given, evaluation.VARIANT, self.weights, self.repetitions, target
             )
-            for name, given, target in [*((*one, None) for one in scenes), ("events", events, 20.0)]
+            for name, given, target in cases
         ]
+        return f"{device}:\n{comparisons_table(compared)}"
+
+    def gpu_evaluation(self) -> str:
+        """On a GPU: the process of heareval's prediction runner, against our evaluation job."""
+        device = required_gpu()
+        epochs = [10 if self.quick else 30]
         clips = {"train": 4, "valid": 2, "test": 2}
-        made = inputs.event_embeddings(clips, evaluation.SIZE, 11, 120.0)
-        evaluated = [
-            (f"{self.digits_name}, 8 grid points", self.digits_pair()),
+        made = inputs.event_embeddings(clips, evaluation.SIZE, 11, 120.0, max_epochs=epochs)
+        digits = self.digits_pair(**({"max_epochs": epochs} if self.quick else {}))
+        cases = [
+            (f"{self.digits_name}, 8 grid points", digits),
             (
-                "8 event clips of 2 min, 8 grid points",
+                f"8 event clips of 2 min, 8 grid points, {epochs[0]} epochs",
                 evaluation.made_files(made, self.new_folder()),
             ),
         ]
-        trainings = [
+        compared = [
             evaluation.compare(
                 name,
                 files,
@@ -182,27 +185,43 @@ class Benchmark:
                 target=10.0,
                 device="gpu",
             )
-            for name, files in evaluated
+            for name, files in cases
         ]
-        checkpoints = {
-            name: inputs.weights_of(name, self.folder) for name in (CHECKPOINT, WIDE_CHECKPOINT)
-        }
-        tables = {
-            f"{torch.cuda.get_device_name()}: the stock tools and ours": comparisons_table(
-                [*passes, *trainings]
-            ),
-            "How busy passes over scenes keep it": gpu.busy_table(scenes, checkpoints, "cuda"),
-        }
-        for name, weights in checkpoints.items():
-            audio = gpu.noise(8, 10.0)
-            tables[f"Differences from a CPU, {name}"] = gpu.precision_table(
-                audio, name, weights, "cuda"
-            )
-        audio = gpu.noise(128, 10.0)
-        tables["Too little memory"] = gpu.short_of_memory(
-            audio, WIDE_CHECKPOINT, checkpoints[WIDE_CHECKPOINT], "cuda"
+        return f"{device}:\n{comparisons_table(compared)}"
+
+    def gpu_busy(self) -> str:
+        """How busy passes over scenes keep a GPU."""
+        device = required_gpu()
+        table = gpu.busy_table(self.gpu_scenes(), self.gpu_checkpoints(), "cuda")
+        return f"{device}:\n{table}"
+
+    def gpu_precision(self) -> str:
+        """Features in half precision and in float32 on a GPU, against a CPU's."""
+        device = required_gpu()
+        audio = gpu.noise(8, 10.0)
+        return "\n\n".join(
+            f"{name} on {device}:\n{gpu.precision_table(audio, name, weights, 'cuda')}"
+            for name, weights in self.gpu_checkpoints().items()
         )
-        return "\n\n".join(f"{title}:\n{table}" for title, table in tables.items())
+
+    def gpu_memory(self) -> str:
+        """A pass whose first batch is too large for the GPU."""
+        device = required_gpu()
+        weights = inputs.weights_of(WIDE_CHECKPOINT, self.new_folder())
+        text = gpu.short_of_memory(gpu.noise(128, 10.0), WIDE_CHECKPOINT, weights)
+        return f"{WIDE_CHECKPOINT} on {device}: {text}"
+
+    def gpu_scenes(self) -> list[tuple[str, inputs.InputTask]]:
+        """Return scene tasks of 1 s and of 10 s."""
+        return [
+            (self.digits_name, self.digits(None)),
+            ("10 s clips", self.scenes(120 if self.quick else 600)),
+        ]
+
+    def gpu_checkpoints(self) -> dict[str, Path]:
+        """Return weights of a narrow and of the widest network."""
+        names = (CHECKPOINT, WIDE_CHECKPOINT)
+        return {name: inputs.weights_of(name, self.new_folder()) for name in names}
 
     def scaling(self) -> str:
         """Time and peak memory of both stages against clips, embedding size and labels."""
@@ -326,13 +345,20 @@ class Benchmark:
         return self.folder / str(self._folders)
 
 
+def required_gpu() -> str:
+    """Return the name of this machine's GPU; ends the program if there is none."""
+    if not torch.cuda.is_available():
+        raise SystemExit("parts gpu_*: torch finds no CUDA device here")
+    return torch.cuda.get_device_name()
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Read the command line, measure, print."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks",
         description="Measure the pipeline beside the stock tools; see docs/benchmarks.md.",
         epilog="\n".join(
-            f"  {name:12}{getattr(Benchmark, name).__doc__}" for name in (*USUAL, *OF_THE_RECORD)
+            f"  {name:16}{getattr(Benchmark, name).__doc__}" for name in (*USUAL, *OF_THE_RECORD)
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

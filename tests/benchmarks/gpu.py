@@ -1,5 +1,7 @@
 """What only a GPU can tell: how busy a pass keeps it, half precision, too little memory."""
 
+import math
+import statistics
 import tempfile
 import threading
 import warnings
@@ -8,26 +10,30 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from hear_mn.checkpoints import checkpoint
-from hear_mn.embedding import load_embedder
+from hear_mn.embedding import Embedder, load_embedder
 from tests.benchmarks.comparison import as_table
 from tests.benchmarks.embedding import run_pass
-from tests.benchmarks.inputs import InputTask
+from tests.benchmarks.inputs import InputTask, repeated
 
 BUSY_TARGET = 0.8
+BUSY_SECONDS = 12.0  # of a pass that is sampled
 SAMPLE_SECONDS = 0.05
+# NVML's samples are of up to the last second, so the first ones are of what was before.
+SETTLE_SECONDS = 1.5
+MEMORY_AGREEMENT = 1e-2  # of the largest value: batches of other sizes take other kernels
 
 
 def busy_table(
     tasks: Sequence[tuple[str, InputTask]], checkpoints: dict[str, Path], device: str
 ) -> str:
-    """Return a table of how busy passes keep the GPU, sampled while they run.
+    """Return a table of how busy long passes keep the GPU, sampled while they run.
 
     Args:
-        tasks: scene tasks by what they are called; prepared, so that a pass reads and decodes them.
+        tasks: scene tasks by what they are called; their clips are repeated until a pass is long
+            enough to be sampled. A pass reads and writes as a job does.
         checkpoints: weights by the name of their checkpoint.
         device: a CUDA device.
     """
@@ -37,9 +43,11 @@ def busy_table(
             embedder = load_embedder(checkpoint_name, weights, ("logits", "e1"), device)
             with tempfile.TemporaryDirectory() as folder:
                 run_pass(given, embedder, Path(folder))  # the batch size is found, kernels loaded
+                once = run_pass(given, embedder, Path(folder))
+                long = repeated(given, math.ceil(BUSY_SECONDS / once["seconds"]))
                 with utilisation(device) as samples:
-                    done = run_pass(given, embedder, Path(folder))
-            busy = float(np.mean(samples)) if samples else float("nan")
+                    done = run_pass(long, embedder, Path(folder))
+            busy = statistics.fmean(samples)
             rows.append(
                 [
                     f"{name}, {checkpoint_name}",
@@ -54,13 +62,22 @@ def busy_table(
 
 @contextmanager
 def utilisation(device: str) -> Iterator[list[float]]:
-    """Sample, while the block runs, the share of time in which a CUDA device ran a kernel."""
+    """Sample, while the block runs, the share of time in which a CUDA device ran a kernel.
+
+    Raises RuntimeError if nothing could be sampled: NVML is missing, the device is a slice of a GPU
+    (MIG), or the block was over too soon.
+    """
     samples: list[float] = []
     ended = threading.Event()
+    errors: list[Exception] = []
 
     def sample() -> None:
-        while not ended.wait(SAMPLE_SECONDS):
-            samples.append(torch.cuda.utilization(device) / 100)
+        ended.wait(SETTLE_SECONDS)
+        try:
+            while not ended.wait(SAMPLE_SECONDS):
+                samples.append(torch.cuda.utilization(device) / 100)
+        except Exception as error:  # of NVML, in a thread of its own
+            errors.append(error)
 
     thread = threading.Thread(target=sample)
     thread.start()
@@ -69,6 +86,8 @@ def utilisation(device: str) -> Iterator[list[float]]:
     finally:
         ended.set()
         thread.join()
+    if errors or not samples:
+        raise RuntimeError(f"no sample of {device}'s use: {errors or 'too short'}")
 
 
 def precision_table(audio: torch.Tensor, name: str, weights: Path, device: str) -> str:
@@ -93,17 +112,23 @@ def precision_table(audio: torch.Tensor, name: str, weights: Path, device: str) 
     return as_table(rows)
 
 
-def short_of_memory(audio: torch.Tensor, name: str, weights: Path, device: str) -> str:
+def short_of_memory(audio: torch.Tensor, name: str, weights: Path) -> str:
     """Embed with too little GPU memory for the first batch that is tried; say what became of it.
 
     Raises AssertionError if the embeddings are others, or no memory was short.
     """
-    enough = load_embedder(name, weights, ("logits", "e1"), device, "float32")
+    device = torch.cuda.current_device()
+    on_device = torch.device("cuda", device)
+    torch.cuda.reset_peak_memory_stats(device)
+    enough = load_embedder(name, weights, ("logits", "e1"), on_device, "float32")
     expected = enough.scene_vectors(audio)
     peak = torch.cuda.max_memory_allocated(device)
     total = torch.cuda.get_device_properties(device).total_memory
-    tight = load_embedder(name, weights, ("logits", "e1"), device, "float32")
+    tight = load_embedder(name, weights, ("logits", "e1"), on_device, "float32")
+    assert isinstance(enough, Embedder)
+    assert isinstance(tight, Embedder)
     tight.frames_per_batch = enough.frames_per_batch
+    del enough
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(0.6 * peak / total, device)
     try:
@@ -114,8 +139,11 @@ def short_of_memory(audio: torch.Tensor, name: str, weights: Path, device: str) 
         torch.cuda.set_per_process_memory_fraction(1.0, device)
     said = [str(one.message) for one in caught if "out of GPU memory" in str(one.message)]
     assert said, "the memory was enough"
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-    return f"With 60 % of the {peak / 1e9:.1f} GB it took, the same embeddings, and: {said[-1]}"
+    difference = float((found - expected).abs().max() / expected.abs().max())
+    assert difference < MEMORY_AGREEMENT, f"the embeddings differ by {difference:.1e} relatively"
+    return (
+        f"With 60 % of the {peak / 1e9:.1f} GB it took, embeddings within {difference:.0e}: {said}"
+    )
 
 
 def noise(clips: int, seconds: float, rate: int = 32000) -> torch.Tensor:

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,17 @@ def real_or_mini(folder: Path, clips: int | None = None) -> InputTask:
         for split, chosen in ((split, some(every, clips)) for split, every in whole.splits.items())
     }
     return input_task(folder, name, whole.metadata, whole.labels, splits)
+
+
+def repeated(given: InputTask, times: int) -> InputTask:
+    """Return a prepared task whose every clip is there so many times; its audio is not copied."""
+    splits = {
+        split: [
+            replace(clip, name=f"{number}_{clip.name}") for number in range(times) for clip in clips
+        ]
+        for split, clips in given.task.splits.items()
+    }
+    return replace(given, task=replace(given.task, splits=splits))
 
 
 def some(clips: list[Clip], count: int | None) -> list[Clip]:

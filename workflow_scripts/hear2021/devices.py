@@ -6,7 +6,7 @@ import resource
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,14 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
+DRIVER = Path("/proc/driver/nvidia/version")
+
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 KEPT_BYTES = 1 << 30
+
+
+class DeviceError(RuntimeError):
+    """A GPU that is there and cannot be used, and what to do about it."""
 
 
 @contextmanager
@@ -24,24 +30,66 @@ def claimed_device() -> Iterator[torch.device]:
 
     Snakemake does not say which GPU a local job may use. A lock per GPU does, and it is released
     when its holder dies. Under SLURM a job sees its own GPU only.
+
+    Raises:
+        DeviceError: if there is a GPU that torch cannot use.
     """
     if not torch.cuda.is_available():
+        _refuse_an_unused_gpu()
         yield torch.device("cpu")
         return
+    # One user's locks: nobody else can take them over, in a folder that all users share.
     locks = [
-        FileLock(Path(tempfile.gettempdir(), f"hear-mn-{properties.uuid}.lock"))
+        FileLock(Path(tempfile.gettempdir(), f"hear-mn-{os.getuid()}-{properties.uuid}.lock"))
         for properties in map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
     ]
+    index = _first_free(locks)
+    try:
+        _refuse_an_old_gpu(index)
+        torch.cuda.set_device(index)
+        yield torch.device("cuda", index)
+    finally:
+        locks[index].release()
+
+
+def _first_free(locks: Sequence[FileLock]) -> int:
+    """Wait until one of the locks can be taken, take it and return its index."""
     while True:
         for index, lock in enumerate(locks):
             try:
-                with lock.acquire(timeout=0):
-                    torch.cuda.set_device(index)
-                    yield torch.device("cuda", index)
-                    return
+                lock.acquire(timeout=0)
             except Timeout:
                 continue
+            return index
         time.sleep(1)
+
+
+def _refuse_an_unused_gpu() -> None:
+    """Raise if this machine's GPU would stand idle while its job runs on the CPU for days."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    if hidden or not DRIVER.exists():
+        return
+    version = DRIVER.read_text().splitlines()[0]
+    raise DeviceError(
+        f"{socket.gethostname()} has an NVIDIA driver ({version}) and torch {torch.__version__} "
+        f"sees no GPU: the driver is older than CUDA {torch.version.cuda} needs, or SLURM gave "
+        "this job no GPU (slurm/site.yaml). To run on the CPU, set CUDA_VISIBLE_DEVICES=-1"
+    )
+
+
+def _refuse_an_old_gpu(index: int) -> None:
+    major, minor = torch.cuda.get_device_capability(index)
+    compiled = [name for name in torch.cuda.get_arch_list() if name.startswith("sm_")]
+    if f"sm_{major}{minor}" in compiled:
+        return
+    oldest = min(int(name.removeprefix("sm_").rstrip("a")) for name in compiled)
+    if 10 * major + minor < oldest:
+        raise DeviceError(
+            f"{torch.cuda.get_device_name(index)} on {socket.gethostname()} has compute "
+            f"capability {major}.{minor}, and torch {torch.__version__} needs "
+            f"{oldest // 10}.{oldest % 10}: ask for another gpu_model in slurm/site.yaml, or run "
+            "on the CPU with CUDA_VISIBLE_DEVICES=-1"
+        )
 
 
 def keep_freed_memory() -> None:

@@ -24,14 +24,20 @@ from tqdm import tqdm
 from hear_mn.whole import write_json_whole
 from workflow_scripts.hear2021.tasks import Clip, Task
 
-# Audio of a batch that is read ahead: what the network takes at a time, or a few times that.
-CPU_BATCH_SECONDS, CUDA_BATCH_SECONDS = 80.0, 640.0
-BATCH_CLIPS = 256
+# Audio of a batch that is read ahead: what the network takes at a time, or a few times that. At
+# 32 kHz a batch for a GPU is 164 MB.
+CPU_BATCH_SECONDS, CUDA_BATCH_SECONDS = 80.0, 2560.0
+CPU_BATCH_CLIPS, CUDA_BATCH_CLIPS = 256, 2560
+CPU_READERS, CUDA_READERS = 1, 3  # a GPU goes through audio faster than one core reads it
 SECONDS_BETWEEN_SAVES = 30.0
 
 
 class Embedder(Protocol):
     """What a pass needs of a model (`hear_mn.embedding.load_embedder` gives one)."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
 
     @property
     def sample_rate(self) -> int:
@@ -46,7 +52,7 @@ class Embedder(Protocol):
         """The number of values of each feature of a timestamp."""
 
     def scene(self, audio: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Map audio (n_sounds, n_samples) to (n_sounds, size) for each feature."""
+        """Map int16 audio (n_sounds, n_samples) to (n_sounds, size) for each feature."""
 
     def timestamps(self, audio: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """Map audio to (n_sounds, n_timestamps, size) for each feature, and the times in ms."""
@@ -132,7 +138,7 @@ def _embed(task: Task, embedder: Embedder, part: Path, identity: dict[str, Any])
         tqdm(total=len(clips), initial=resumed, unit="clip", desc=task.name, mininterval=1) as bar,
     ):
         saved = time.perf_counter()
-        batches = _read_ahead(task, clips[resumed:], 1 if events else BATCH_CLIPS)
+        batches = _on_device(_read_ahead(task, clips[resumed:], embedder.device), embedder.device)
         for batch, matrix in _one_behind(_computed(batches, embedder, events, progress)):
             _refuse_non_finite(matrix, batch, task, sizes)
             rows.write(matrix.numpy().data)
@@ -168,37 +174,72 @@ def clips_by_length(task: Task) -> list[Clip]:
 
 
 def _read_ahead(
-    task: Task, clips: Sequence[Clip], batch_clips: int
+    task: Task, clips: Sequence[Clip], device: torch.device
 ) -> Iterator[tuple[list[Clip], torch.Tensor]]:
-    """Yield batches of equally long clips with their audio, the next one being read meanwhile."""
+    """Yield batches of equally long clips with their audio (n_clips, n_samples), int16.
 
-    cuda = torch.cuda.is_available()
-    batch_seconds = CUDA_BATCH_SECONDS if cuda else CPU_BATCH_SECONDS
+    The next ones are being read meanwhile, into page-locked memory if a GPU takes them from there.
+    """
+    cuda = device.type == "cuda"
+    readers = CUDA_READERS if cuda else CPU_READERS
 
     def read(batch: list[Clip]) -> torch.Tensor:
         shape = len(batch), batch[0].n_samples
-        audio = torch.empty(shape, pin_memory=cuda)
+        audio = torch.empty(shape, dtype=torch.int16, pin_memory=cuda)
         for clip, row in zip(batch, audio.numpy(), strict=True):
-            task.audio(clip, out=row)
+            row[:] = task.pcm(clip)
         return audio
 
-    def batches() -> Iterator[list[Clip]]:
-        for n_samples, group in itertools.groupby(clips, key=lambda clip: clip.n_samples):
-            equally_long = list(group)
-            fit = int(batch_seconds * task.sample_rate / n_samples)
-            size = max(1, min(batch_clips, fit))
-            for start in range(0, len(equally_long), size):
-                yield equally_long[start : start + size]
-
-    with ThreadPoolExecutor(max_workers=1) as reader:
+    with ThreadPoolExecutor(max_workers=readers) as executor:
         ahead: list[tuple[list[Clip], Any]] = []
-        for batch in batches():
-            ahead.append((batch, reader.submit(read, batch)))
-            if len(ahead) > 2:
+        for batch in _batches(task, clips, cuda):
+            ahead.append((batch, executor.submit(read, batch)))
+            if len(ahead) > readers + 1:
                 ready, audio = ahead.pop(0)
                 yield ready, audio.result()
         for ready, audio in ahead:
             yield ready, audio.result()
+
+
+def _batches(task: Task, clips: Sequence[Clip], cuda: bool) -> Iterator[list[Clip]]:
+    """Yield equally long clips together, up to what a device gets at a time."""
+    seconds = CUDA_BATCH_SECONDS if cuda else CPU_BATCH_SECONDS
+    most = CUDA_BATCH_CLIPS if cuda else CPU_BATCH_CLIPS
+    if task.embedding_type == "event":
+        most = 1
+    for n_samples, group in itertools.groupby(clips, key=lambda clip: clip.n_samples):
+        equally_long = list(group)
+        size = max(1, min(most, int(seconds * task.sample_rate / n_samples)))
+        for start in range(0, len(equally_long), size):
+            yield equally_long[start : start + size]
+
+
+def _on_device(
+    batches: Iterable[tuple[list[Clip], torch.Tensor]], device: torch.device
+) -> Iterator[tuple[list[Clip], torch.Tensor]]:
+    """Yield batches with their audio on a device; a GPU gets the next while it computes on one."""
+    if device.type != "cuda":
+        yield from batches
+        return
+    uploads = torch.cuda.Stream(device)
+    waiting: list[tuple[list[Clip], torch.Tensor, torch.cuda.Event]] = []
+
+    def uploaded() -> Iterator[tuple[list[Clip], torch.Tensor]]:
+        while waiting:
+            batch, audio, arrived = waiting.pop()
+            computing = torch.cuda.current_stream(device)
+            computing.wait_event(arrived)
+            audio.record_stream(computing)
+            yield batch, audio
+
+    for batch, read in batches:
+        with torch.cuda.stream(uploads):
+            audio = read.to(device, non_blocking=True)
+            arrived = torch.cuda.Event()
+            arrived.record()
+        yield from uploaded()
+        waiting.append((batch, audio, arrived))
+    yield from uploaded()
 
 
 def _computed(

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from workflow_scripts.hear2021.tasks import Clip, Task
 
 CHECKED_ROWS = 8192
+FLOAT_BYTES = 4
+ROWS_SHARE = 0.5  # of a GPU's free memory; the rest is for the predictors
 
 
 class EmbeddedTask(Protocol):
@@ -64,11 +66,11 @@ class PackedSplit:
 
 @dataclass(frozen=True)
 class PackedTask:
-    """All splits' rows in one matrix, on one device.
+    """All splits' rows in one matrix.
 
     Attributes:
         task: the task.
-        rows: float32 (n_rows, size)
+        rows: float32 (n_rows, size), on the device; in host memory where they have no room there.
         active: float32 (n_rows, n_labels), 1 where a label applies.
         targets: what the loss takes: the label's index, int64 (n_rows,), for multiclass tasks;
             `active` for multilabel ones.
@@ -80,6 +82,11 @@ class PackedTask:
     active: torch.Tensor
     targets: torch.Tensor
     splits: dict[str, PackedSplit]
+
+    @property
+    def device(self) -> torch.device:
+        """Where predictors are trained."""
+        return self.targets.device
 
     def row_ranges(self, splits: Sequence[str], batch_size: int) -> list[list[slice]]:
         """Return the rows of each batch over `splits`, in order, without shuffling.
@@ -135,7 +142,9 @@ def packed_clips(task: "Task") -> "dict[str, list[int]]":
 def pack(embedded: EmbeddedTask, device: torch.device | str = "cpu") -> PackedTask:
     """Put a task's rows and targets in heareval's order, on `device`.
 
-    Memory: the packed matrix, and one split's rows while they are read.
+    Memory: the packed matrix, and one split's rows while they are read. A matrix that would take
+    more than half of a GPU's free memory stays in the host's, page-locked, and goes to the GPU
+    batch by batch.
 
     Raises:
         ValueError: for a split without clips, rows that do not fit the clips, NaN or Inf, a label
@@ -155,7 +164,9 @@ def pack(embedded: EmbeddedTask, device: torch.device | str = "cpu") -> PackedTa
         stop = start + len(active[-1])
         splits[name] = PackedSplit(clips, start, stop, times_ms, true_events(task, clips))
         start = stop
-    rows = torch.empty(start, embedded.size)
+    device = torch.device(device)
+    resident = _has_room(start * embedded.size * FLOAT_BYTES, device)
+    rows = torch.empty(start, embedded.size, pin_memory=not resident)
     for name, split in splits.items():
         unpacked = embedded.rows(name)
         if unpacked.shape != (split.stop - split.start, embedded.size):
@@ -170,11 +181,18 @@ def pack(embedded: EmbeddedTask, device: torch.device | str = "cpu") -> PackedTa
     multiclass = task.prediction_type == "multiclass"
     return PackedTask(
         task=task,
-        rows=rows.to(device),
+        rows=rows.to(device) if resident else rows,
         active=multi_hot,
         targets=multi_hot.argmax(dim=1) if multiclass else multi_hot,
         splits=splits,
     )
+
+
+def _has_room(size: int, device: torch.device) -> bool:
+    if device.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    return size <= ROWS_SHARE * free
 
 
 def true_events(task: "Task", clips: "Sequence[Clip]") -> Events:

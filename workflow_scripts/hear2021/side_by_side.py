@@ -130,9 +130,13 @@ class Stack:
 
     def _step(self, chosen: list[int], batches: Sequence[Batch]) -> None:
         if all(batch is batches[0] for batch in batches):
-            rows, targets = (part.expand(len(chosen), *part.shape) for part in batches[0])
+            rows, targets = map(self._on_device, batches[0])
+            rows, targets = (part.expand(len(chosen), *part.shape) for part in (rows, targets))
         else:
-            rows, targets = (torch.stack(parts) for parts in zip(*batches, strict=True))
+            rows, targets = (
+                torch.stack([self._on_device(part) for part in parts])
+                for parts in zip(*batches, strict=True)
+            )
         logits = self._logits(rows, chosen, training=True)
         if targets.is_floating_point():  # multilabel: one target a label
             targets = targets.transpose(1, 2)
@@ -143,6 +147,10 @@ class Stack:
         if not self._is_everyone(chosen):
             taking.zero_()[chosen] = 1
         self._moments.step(self._parameters, gradient, taking)
+
+    def _on_device(self, part: torch.Tensor) -> torch.Tensor:
+        """Return rows that may have stayed in host memory, `PackedTask.rows`."""
+        return part.to(self._parameters.device, non_blocking=True)
 
     def _is_everyone(self, chosen: list[int]) -> bool:
         return len(chosen) == len(self.members)
@@ -191,7 +199,7 @@ class Stack:
         logits = torch.cat(
             [
                 self._logits(rows.expand(len(chosen), *rows.shape), chosen, training=False)
-                for rows, _ in batches
+                for rows in (self._on_device(rows) for rows, _ in batches)
             ],
             dim=2,
         ).transpose(1, 2)
@@ -271,7 +279,7 @@ def _members(packed: PackedTask, trainings: Sequence[Training], scorer: Scorer) 
         members.append(
             Member(
                 conf=conf,
-                predictor=new_predictor(packed, conf).to(packed.rows.device),
+                predictor=new_predictor(packed, conf).to(packed.device),
                 batches=batches[rows],
                 valid=valid,
                 best=BestEpoch(scorer.mode, conf["patience"]),

@@ -118,13 +118,13 @@ class Task:
         """All clips, split after split."""
         return [clip for clips in self.splits.values() for clip in clips]
 
-    def audio(self, clip: Clip, out: np.ndarray | None = None) -> np.ndarray:
-        """Return a clip's audio, float32 (n_samples,) in [-1, 1), as soundfile reads the wav.
+    def pcm(self, clip: Clip) -> np.ndarray:
+        """Return a clip's samples as they are stored, int16 (n_samples,)."""
+        return self.samples[clip.start : clip.start + clip.n_samples]
 
-        With `out`, an array like what is returned, it is written there.
-        """
-        samples = self.samples[clip.start : clip.start + clip.n_samples]
-        return np.multiply(samples, np.float32(1 / 32768), out=out)
+    def audio(self, clip: Clip) -> np.ndarray:
+        """Return a clip's audio, float32 (n_samples,) in [-1, 1), as soundfile reads the wav."""
+        return self.pcm(clip) * np.float32(1 / 32768)
 
     @classmethod
     def load(cls, directory: Path) -> "Task":

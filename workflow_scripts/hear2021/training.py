@@ -1,7 +1,8 @@
 """Training of one predictor: heareval's loop, with its random draws in its order.
 
 What heareval leaves to PyTorch Lightning 1.9 (epochs, early stopping, the checkpoint kept) is a
-plain loop here. Rows are on the device before it starts; batches are views of them.
+plain loop here. Batches are views of the packed rows, which are on the device before it starts
+wherever they have room there.
 """
 
 import math
@@ -154,10 +155,10 @@ def train(
         ValueError: if no validation happened within the grid point's `max_epochs`.
     """
     started = time.monotonic()
-    predictor = new_predictor(packed, conf).to(packed.rows.device)
+    predictor = new_predictor(packed, conf).to(packed.device)
     batches = packed.batches(data_split["train"], conf["batch_size"])
     (valid,) = data_split["valid"]
-    if packed.rows.device.type == "cpu":
+    if packed.device.type == "cpu":
         lay_out_by_input(predictor, [*batches, *packed.batches([valid], conf["batch_size"])])
         n_rows = sum(len(rows) for rows, _ in batches)
         draw_at_once(predictor, n_rows * conf["hidden_dim"] * conf["hidden_layers"])
@@ -169,7 +170,8 @@ def train(
         _draw_as_a_data_loader()
         predictor.train()
         for rows, targets in batches:
-            loss = predictor.logit_loss(predictor.forward_logit(rows), targets)
+            logits = predictor.forward_logit(rows.to(packed.device, non_blocking=True))
+            loss = predictor.logit_loss(logits, targets)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -204,7 +206,8 @@ def new_predictor(packed: PackedTask, conf: Conf) -> FullyConnectedPrediction:
     )
     if isinstance(predictor.activation, torch.nn.Softmax):
         predictor.activation.dim = 1  # what torch takes for matrices if left open, with a warning
-    torchinfo.summary(predictor, input_size=(PROBE_ROWS, size), verbose=0)
+    # Of itself it would probe on a GPU wherever there is one.
+    torchinfo.summary(predictor, input_size=(PROBE_ROWS, size), device="cpu", verbose=0)
     return predictor
 
 
@@ -258,7 +261,10 @@ def predict(
     """Return the predictions for all rows of a split; leaves the predictor in evaluation mode."""
     predictor.eval()
     with torch.inference_mode():
-        logits = [predictor.forward_logit(rows) for rows, _ in packed.batches([split], batch_size)]
+        logits = [
+            predictor.forward_logit(rows.to(packed.device, non_blocking=True))
+            for rows, _ in packed.batches([split], batch_size)
+        ]
         probabilities = [predictor.activation(batch) for batch in logits]
         return Predictions(split, torch.cat(logits), torch.cat(probabilities))
 
