@@ -74,6 +74,11 @@ class Checkpoint:
         names = ("sample_rate", "n_mels", "win_length", "hop", "n_fft")
         return {name: getattr(self, name) for name in names}
 
+    @property
+    def network(self) -> dict[str, float | str | list[int]]:
+        """What makes the network's architecture; of a module, nothing."""
+        return {"width": self.width, "head": self.head, "strides": list(self.strides)}
+
 
 def _strides(cell: str) -> tuple[int, ...]:
     return tuple(int(stride) for stride in cell.split())

@@ -38,7 +38,8 @@ def embedding_manifests(wildcards):
     """The embedding files that together hold what a variant is made of."""
     variant = parse_variant(wildcards.variant)
     folder = Path(RUN.scratch, "embeddings", variant.checkpoint, wildcards.task)
-    existing = [path.stem for path in folder.glob("[!.]*.json")]
+    manifests = sorted(folder.glob("[!.]*.json"), key=lambda path: path.stat().st_mtime_ns)
+    existing = [path.stem for path in manifests]
     return [
         f"<scratch>/embeddings/{variant.checkpoint}/{wildcards.task}/{parts}.json"
         for parts in embedding_files(variant, RUN.variants, existing)
@@ -69,8 +70,11 @@ def checkpoint_source(wildcards):
     """Where a checkpoint's weights come from: its row of the table, or the run's own file."""
     row = checkpoint(wildcards.checkpoint)
     local = RUN.weights.get(wildcards.checkpoint, "")
+    own_file = Path(*str(row.module).split(".")).with_suffix(".py")
     return {
         "source": row.source,
+        "module": row.module,
+        "module_content": fingerprint(own_file) if row.module and own_file.exists() else "",
         "url": row.url,
         "sha256": row.sha256,
         "local": local,
@@ -119,6 +123,11 @@ def front_end(wildcards):
     return checkpoint(wildcards.checkpoint).front_end
 
 
+def network(wildcards):
+    """The shape of a checkpoint's network."""
+    return checkpoint(wildcards.checkpoint).network
+
+
 def embed_threads(wildcards):
     """As many GPU jobs at a time as there are GPUs; without a GPU one job on all cores."""
     return max(1, workflow.cores // max(1, resources.gpus_here()))
@@ -141,6 +150,15 @@ def task_source(wildcards):
         "local": local,
         "local_content": fingerprint(local) if local else "",
     }
+
+
+def all_scores(wildcards):
+    """The scores of every pair of the run."""
+    return [
+        f"results/scores/{variant.name}/{row.task}.json"
+        for variant in RUN.variants
+        for row in RUN.tasks
+    ]
 
 
 def score_files(wildcards):

@@ -54,6 +54,7 @@ rule embed:
         runtime=within_site(resources.embed_minutes),
     params:
         front_end=front_end,
+        network=network,
         precision=RUN.precision,
         version=versions.EMBED,
     message:

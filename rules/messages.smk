@@ -2,12 +2,14 @@
 
 import csv
 import json
+import os
 import subprocess
 
 from snakemake.logging import logger
 
 from workflow_scripts.hear2021 import progress, site
 from workflow_scripts.hear2021.packs import forget_kept_scores
+from workflow_scripts.hear2021.results import test_score
 
 RESULTS = Path("results")
 PERFORMANCE = RESULTS / RUN.benchmark / "performance.csv"
@@ -16,8 +18,6 @@ REPORT_RULES = ["aggregate", "plot", "claims"]
 
 def read_score(variant, task):
     """The score of a finished pair."""
-    from workflow_scripts.hear2021.tables import test_score  # imports pandas, so not at the top
-
     return test_score(json.loads(Path("results/scores", variant, f"{task}.json").read_text()))
 
 
@@ -90,6 +90,7 @@ def begin():
                 planned_number(job, "runtime"),
                 str(job.log[0]) if job.log else None,
                 {other.jobid for other in ancestors(job)},
+                job.is_local,
             )
             for job in jobs
         },
@@ -103,7 +104,10 @@ def begin():
 
 
 def report_what_is_there():
-    """Make the tables and figures of an unfinished run; what is missing stands in them."""
+    """Make the tables and figures of an unfinished run; what is missing stands in them.
+
+    They are dated before all scores, so that the next run makes them again.
+    """
     unfinished = [job for job in workflow.dag.needrun_jobs() if job.rule.name in REPORT_RULES]
     for job in sorted(unfinished, key=lambda job: REPORT_RULES.index(job.rule.name)):
         for path in [*job.output, *job.log]:
@@ -112,6 +116,9 @@ def report_what_is_there():
             logger.info(f"No {job.rule.name} of what is there, see {job.log}")
         elif job.rule.name == "aggregate":
             say_why(job.output.missing)
+    for path in (path for job in unfinished for path in job.output):
+        if Path(path).exists():
+            os.utime(path, (0, 0))
 
 
 def say_why(table):
@@ -132,7 +139,8 @@ def sum_up():
     """Write the table of the jobs' performance and say what became of the run."""
     logger.removeHandler(MESSAGES)
     forget_kept_scores(Path(RUN.scratch), RESULTS)
-    rows = progress.gather_performance(RESULTS)
+    models = {name for variant in RUN.variants for name in (variant.name, variant.checkpoint)}
+    rows = progress.gather_performance(RESULTS, models, {row.task for row in RUN.tasks})
     progress.write_performance(rows, PERFORMANCE)
     logger.info(MESSAGES.summary(rows, PERFORMANCE))
 

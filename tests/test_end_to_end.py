@@ -86,6 +86,26 @@ def test_a_second_run_has_nothing_to_do(mini):
     assert planned_jobs(mini) == {}
 
 
+def test_a_pair_that_failed_is_tried_again_by_the_same_command(tmp_path):
+    folder = copy_workflow(tmp_path)
+    (folder / "damaged.tar.gz").write_bytes(b"this is no archive")
+    variant, task, failing = "mn04_seeded_mels", "mini_hum", "mini_pitch"
+    change = {"variants": [variant], "tasks": [task, failing], "grid_points": 1}
+    change["task_sources"] = {failing: "damaged.tar.gz"}
+    config = yaml.safe_load((folder / "config/config.yaml").read_text()) | change
+    (folder / "config/config.yaml").write_text(yaml.safe_dump(config))
+    failed = snakemake(folder, "-j2", "-k")
+    assert failed.returncode != 0
+    assert "1 of 2" in failed.stdout
+    (missing,) = rows(folder / "results/mini/tables/missing.csv")
+    assert missing["task"] == failing
+    again = planned_jobs(folder)
+    assert (again["evaluate"], again["aggregate"]) == (1, 2)
+    without = planned_jobs(folder, "--config", f"tasks=[{task}]", "task_sources={}")
+    assert "evaluate" not in without
+    assert without["aggregate"] >= 1
+
+
 def test_the_published_comparison_in_the_repository_is_what_the_workflow_makes(mini, repository):
     made = mini / "results/published"
     committed = repository / "results/published"

@@ -118,15 +118,16 @@ def test_a_raised_stage_version_repeats_that_stage_and_what_follows(folder, stag
     assert set(jobs) - {"total"} == repeated
 
 
-def test_other_front_end_settings_embed_again(folder):
+@pytest.mark.parametrize(("column", "value"), [("hop", "160"), ("strides", "2 2 2 1")])
+def test_another_front_end_or_network_embeds_again(folder, column, value):
     table = folder / "config/checkpoints.csv"
     header, *rows = table.read_text().splitlines()
-    hop = header.split(",").index("hop")
+    index = header.split(",").index(column)
     changed = []
     for row in rows:
         cells = row.split(",")
         if cells[0] == "mn04_seeded":
-            cells[hop] = "160"
+            cells[index] = value
         changed.append(",".join(cells))
     table.write_text("\n".join([header, *changed, ""]))
     assert {"embed", "evaluate"} <= set(planned_jobs(folder, PAIR))

@@ -36,6 +36,11 @@ def test_a_new_part_is_embedded_alone_and_the_finished_file_is_kept():
     assert embedding_files(E1_L, [E1_L, MELS], ["l-e1"]) == ["l-e1"]
 
 
+def test_a_newer_file_does_not_take_the_place_of_an_older_one():
+    assert embedding_files(SE, [SE, ALL_SE], ["l-e1-se", "all_se"]) == ["l-e1-se"]
+    assert embedding_files(ALL_SE, [SE, ALL_SE], ["l-e1-se", "all_se"]) == ["l-e1-se", "all_se"]
+
+
 def test_a_smaller_request_repeats_nothing():
     assert embedding_files(E1_L, [E1_L], ["l-e1-mels-all_se"]) == ["l-e1-mels-all_se"]
 

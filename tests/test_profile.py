@@ -180,7 +180,8 @@ def test_an_account_that_cannot_be_asked_for_is_taken_as_it_is(cluster):
         ("none", 30, "squeue", "would wait for ever"),
         ("slurmdbd", 120, "squeue", "--slurm-status-command sacct"),
         ("slurmdbd", 120, "sacct", None),
-        ("none", 300, "sacct", "would wait for ever"),
+        ("none", 300, "sacct", "--slurm-status-command squeue"),
+        ("none", 30, "sacct", "would wait for ever"),
     ],
 )
 def test_a_run_that_would_lose_sight_of_its_jobs_does_not_begin(
@@ -326,7 +327,8 @@ def test_the_performance_table_joins_benchmarks_with_what_jobs_measured(tmp_path
         file = tmp_path / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(content)
-    embed, prepare = gather_performance(tmp_path)
+    embed, prepare = gather_performance(tmp_path, {"mn04_as", "mn04_as_e1"}, {"esc50"})
+    assert gather_performance(tmp_path, {"mn10_as"}, {"fsd50k"}) == []
     assert (embed["model"], embed["task"], embed["parts"]) == ("mn04_as", "esc50", "e1-l")
     assert (embed["seconds"], embed["device"], embed["slurm_job_id"]) == (12.5, "H200", "17")
     assert embed["peak_gpu_memory_mb"] == 2.0

@@ -32,15 +32,16 @@ def embedding_files(
         variant: the variant to evaluate.
         requested: the variants of the run. If `variant` is one of them, what is missing for all
             those of its checkpoint is embedded together, so that the backbone runs once.
-        existing: the parts of the files on disk for this checkpoint and task. They are used first,
-            so that a request that grows or shrinks repeats no finished pass.
+        existing: the parts of the files on disk for this checkpoint and task, oldest first. They
+            are used in this order, so that a request that grows or shrinks repeats no finished
+            pass, and a newer file never takes the place of one that a score was made from.
 
     Returns:
         Names of files, existing ones first, at most one of them new.
     """
     needed = set(variant.features)
     chosen = []
-    for parts in sorted(existing, key=lambda name: (-len(needed & {*features_of(name)}), name)):
+    for parts in existing:
         if needed & {*features_of(parts)}:
             chosen.append(parts)
             needed -= {*features_of(parts)}

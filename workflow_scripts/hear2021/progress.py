@@ -9,7 +9,7 @@ import io
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,7 @@ class Job:
     minutes: float  # its estimate, which weighs it against the others
     log: str | None = None
     needs: set[int] = field(default_factory=set)  # the jobs it waits for, directly or not
+    local: bool = False  # a download, a figure: its time tells nothing of the others'
     started: float | None = None
     seconds: float | None = None  # from its submission to its end, once it has ended well
     error: str | None = None
@@ -163,11 +164,11 @@ class RunMessages(logging.Handler):
             f"{sum(job.is_pair for job in done)} of {len(pairs)} pairs | jobs: {len(done)} done, "
             f"{running} running, {waiting} waiting"
         )
-        work_done = sum(job.minutes for job in done)
-        work_left = sum(job.minutes for job in jobs) - work_done
-        if not work_left:
+        work_done = sum(job.minutes for job in done if not job.local)
+        work_left = sum(job.minutes for job in jobs if not job.local) - work_done
+        if not (work_left and work_done):
             return text
-        left = (time.monotonic() - self._began) * work_left / max(work_done, 1e-9)
+        left = (time.monotonic() - self._began) * work_left / work_done
         return f"{text} | about {duration(left)} left"
 
     def summary(self, performance: Sequence[Mapping[str, Any]], table: Path) -> str:
@@ -206,15 +207,16 @@ class RunMessages(logging.Handler):
         return "\n".join(lines)
 
     def reasons(self) -> dict[tuple[str, str], str]:
-        """Return why each pair (variant, task) without a score has none: the job that failed."""
+        """Return why pairs (variant, task) have no score, where that is a job that failed."""
         failed = {number: job for number, job in self.jobs.items() if job.error}
         reasons = {}
         for number, pair in self.jobs.items():
             if pair.is_pair and pair.seconds is None:
                 because = [failed[other] for other in sorted({number, *pair.needs} & {*failed})]
-                reasons[pair.wildcards["variant"], pair.wildcards["task"]] = "; ".join(
-                    f"{job.rule} {job.subject} failed: {why_failed(job)}" for job in because
-                )
+                if because:
+                    reasons[pair.wildcards["variant"], pair.wildcards["task"]] = "; ".join(
+                        f"{job.rule} {job.subject} failed: {why_failed(job)}" for job in because
+                    )
         return reasons
 
     def _elapsed(self) -> float:
@@ -261,12 +263,16 @@ def duration(seconds: float) -> str:
     return f"{hours // 24} d {hours % 24} h"
 
 
-def gather_performance(results: Path) -> list[dict[str, Any]]:
+def gather_performance(
+    results: Path, models: Collection[str], tasks: Collection[str]
+) -> list[dict[str, Any]]:
     """Return one row of `PERFORMANCE_COLUMNS` for each finished job that left its measures.
 
     Args:
         results: holds benchmarks/<rule>/**.jsonl as Snakemake writes them, performance/ beside the
             embedding jobs and scores/ with a provenance.
+        models: the variants and checkpoints whose jobs are wanted.
+        tasks: the tasks whose jobs are wanted.
     """
     rows = []
     for file in sorted(results.glob("benchmarks/*/**/*.jsonl")):
@@ -295,13 +301,14 @@ def gather_performance(results: Path) -> list[dict[str, Any]]:
         row |= {"rule": rule, "task": row["task"], "seconds": benchmark["s"]}
         if "peak_gpu_memory_bytes" in measured:
             row["peak_gpu_memory_mb"] = round(measured["peak_gpu_memory_bytes"] / 1e6, 1)
-        rows.append(row)
+        if row["task"] in tasks and (not row["model"] or row["model"] in models):
+            rows.append(row)
     return rows
 
 
 def on_gpu(row: Mapping[str, Any]) -> bool:
     """Return whether a row of `gather_performance` held a GPU."""
-    return row["device"] not in {"", "cpu"} or bool(row["cuda_visible_devices"])
+    return row["device"] not in {"", "cpu"}
 
 
 def write_performance(rows: Iterable[Mapping[str, Any]], table: Path) -> None:
