@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from hear_mn.architecture import widest_activation
+from hear_mn.audio import check_audio, waveform
 from hear_mn.checkpoints import Checkpoint, CheckpointError, checkpoint, load_state_dict, locate
 from hear_mn.frontend import LogMel
 from hear_mn.mobilenet import MobileNet, folded
@@ -34,11 +35,6 @@ CPU_FRAMES, CUDA_FRAMES = 4096, 262144
 CPU_BYTES, CUDA_BYTES = 128 << 20, 2 << 30
 CUDA_SHARE = 0.1  # of the free memory, for the largest activation
 MODULE_BATCH_SECONDS = 640.0  # of audio that a module with the HEAR API gets at a time
-INT16_SCALE = 1 / 32768
-
-
-class AudioError(ValueError):
-    """Audio that cannot be embedded: its shape, type, values, length or sample rate."""
 
 
 def load_embedder(
@@ -258,6 +254,7 @@ class ModuleEmbedder(nn.Module):
         super().__init__()
         if tuple(features) != (MODULE_PART,):
             raise ValueError(f"{row.checkpoint}: a module has the one feature {MODULE_PART}")
+        self.name = row.checkpoint
         self.module, model = _load_module(row, weights)
         self.model = model.to(device).eval()
         self.features = tuple(features)
@@ -285,10 +282,12 @@ class ModuleEmbedder(nn.Module):
 
     @torch.no_grad()
     def scene_vectors(self, audio: Tensor, sample_rate: int | None = None) -> Tensor:
-        """Return the module's scene embeddings; raises AudioError."""
+        """Return the module's scene embeddings; raises AudioError, CheckpointError."""
         check_audio(audio, 1, self.sample_rate, sample_rate)
         at_a_time = max(1, int(MODULE_BATCH_SECONDS * self.sample_rate) // audio.shape[1])
-        return torch.cat([self._scene_vectors(some) for some in audio.split(at_a_time)])
+        vectors = torch.cat([self._scene_vectors(some) for some in audio.split(at_a_time)])
+        self._refuse_another_size("scene", vectors, self.scene_size)
+        return vectors
 
     def _scene_vectors(self, audio: Tensor) -> Tensor:
         try:
@@ -305,12 +304,25 @@ class ModuleEmbedder(nn.Module):
     def timestamp_vectors(
         self, audio: Tensor, sample_rate: int | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return the module's timestamp embeddings and times; raises AudioError."""
+        """Return the module's timestamp embeddings and times; raises as `scene_vectors`."""
         check_audio(audio, 1, self.sample_rate, sample_rate)
         vectors, times = self.module.get_timestamp_embeddings(
             waveform(audio, self.device), self.model
         )
+        self._refuse_another_size("timestamp", vectors, self.timestamp_size)
+        if vectors.shape[:2] != times.shape:
+            raise CheckpointError(
+                f"{self.name}: get_timestamp_embeddings of {self.module.__name__} returned "
+                f"{list(vectors.shape)} embeddings and {list(times.shape)} times"
+            )
         return vectors.float(), times.float()
+
+    def _refuse_another_size(self, kind: str, vectors: Tensor, declared: int) -> None:
+        if vectors.shape[-1] != declared:
+            raise CheckpointError(
+                f"{self.name}: {self.module.__name__} declares {kind}_embedding_size {declared} "
+                f"and returned {vectors.shape[-1]} values"
+            )
 
 
 def _load_module(row: Checkpoint, weights: Path | None) -> tuple[ModuleType, Any]:
@@ -337,12 +349,6 @@ def _load_module(row: Checkpoint, weights: Path | None) -> tuple[ModuleType, Any
     return module, model
 
 
-def waveform(audio: Tensor, device: torch.device) -> Tensor:
-    """Return floating point or int16 audio as float32 on a device; without waiting for a GPU."""
-    moved = audio.to(device, non_blocking=True)
-    return moved.float().mul_(INT16_SCALE) if audio.dtype == torch.int16 else moved.float()
-
-
 @contextmanager
 def _without_tensor_float_32() -> Iterator[None]:
     """Let cuDNN round no input of a float32 convolution to 10 bits, as it does by default."""
@@ -352,32 +358,3 @@ def _without_tensor_float_32() -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.allow_tf32 = allowed
-
-
-def check_audio(audio: Tensor, minimum: int, expected_rate: int, rate: int | None) -> None:
-    """Raise AudioError unless `audio` is int16 or finite float [n_sounds, n_samples >= minimum]."""
-    if not isinstance(audio, Tensor):
-        raise AudioError(f"audio must be a torch.Tensor, got {type(audio).__name__}")
-    if audio.ndim != 2 or len(audio) == 0:
-        raise AudioError(
-            f"audio must be [n_sounds, n_samples] with at least one sound, "
-            f"got the shape {list(audio.shape)}"
-        )
-    pcm = audio.dtype == torch.int16
-    if not (pcm or audio.is_floating_point()):
-        raise AudioError(f"audio must be floating point in [-1, 1] or int16, got {audio.dtype}")
-    if rate is not None and rate != expected_rate:
-        raise AudioError(f"audio is at {rate} Hz, the model wants {expected_rate} Hz: resample it")
-    if audio.shape[1] < minimum:
-        raise AudioError(
-            f"audio has {audio.shape[1]} samples, too short for one frame: "
-            f"at least {minimum} are needed ({1000 * minimum / expected_rate:.1f} ms)"
-        )
-    if not pcm and not torch.isfinite(
-        audio.sum()
-    ):  # one pass; it also overflows on huge finite samples
-        sounds = (~torch.isfinite(audio).all(1)).nonzero().flatten().tolist()
-        if sounds:
-            raise AudioError(
-                f"audio has NaN or infinite samples in sounds {sounds[:10]} of the batch"
-            )

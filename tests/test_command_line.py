@@ -10,7 +10,7 @@ SCRIPT = """
 from pathlib import Path
 from workflow_scripts.command_line import command_line
 
-def train(task: Path, folds: list[int], seed: int = 42, local: str | None = None) -> None:
+def train(task: Path, folds: list[int], seed: int = 42, local: str = "") -> None:
     print("folds", folds, "seed", seed, "task", repr(task), "local", local)
     if seed == 13:
         raise ValueError("esc50: seed 13 does not converge")
@@ -37,7 +37,7 @@ def run(tmp_path):
 def test_arguments_are_options_and_output_goes_to_the_log(run):
     result, log = run("--task", "esc50", "--folds", "0", "1")
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
-    assert "folds [0, 1] seed 42 task PosixPath('esc50') local None" in log.read_text()
+    assert "folds [0, 1] seed 42 task PosixPath('esc50') local " in log.read_text()
 
 
 def test_a_failure_is_one_line_on_the_console_and_a_traceback_in_the_log(run):
@@ -45,6 +45,30 @@ def test_a_failure_is_one_line_on_the_console_and_a_traceback_in_the_log(run):
     assert result.returncode == 1
     assert result.stderr == f"train: esc50: seed 13 does not converge\n    log: {log}\n"
     assert "Traceback" in log.read_text()
+
+
+CLEANED_UP = """
+import os, signal, tempfile
+from pathlib import Path
+from workflow_scripts.command_line import command_line
+
+def wait(copy: Path) -> None:
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        copy.write_text("cleaned up")
+
+if __name__ == "__main__":
+    command_line(wait)
+"""
+
+
+def test_a_job_that_slurm_ends_cleans_up(tmp_path):
+    (tmp_path / "wait.py").write_text(CLEANED_UP)
+    command = [sys.executable, "wait.py", "--copy", "copy", "--log", "log"]
+    path = {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    assert subprocess.run(command, cwd=tmp_path, env=path, check=False).returncode == 143
+    assert (tmp_path / "copy").read_text() == "cleaned up"
 
 
 def test_a_missing_argument_is_named(run):

@@ -52,6 +52,8 @@ def test_the_benchmark_sets_every_key_but_the_site_s_so_that_nothing_of_the_mini
     [
         ({"varaints": ["mn04_as_e1"]}, "unknown key 'varaints'. Allowed: benchmark, "),
         ({"precision": "int8"}, "precision: 'int8'. Allowed: 'half', 'float32'"),
+        ({"pathvars": {"scratch": "~/hear"}}, "pathvars.scratch: '~/hear' does not match"),
+        ({"variants": ["mn04_as_e1_l", "mn04_e1_l"]}, "mn04_e1_l is mn04_as_e1_l, which is there"),
         ({"grid_points": 17}, "grid_points: 17 is greater than the maximum of 16"),
         ({"seeds": 0}, "seeds: 0 is less than the minimum of 1"),
         ({"tasks": ["esc50"]}, "tasks: 'esc50' is not a row of config/tasks.csv. Did you mean "),

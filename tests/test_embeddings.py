@@ -10,6 +10,7 @@ import pytest
 import torch
 from filelock import FileLock
 
+from hear_mn.audio import AudioError
 from workflow_scripts.hear2021 import embeddings
 from workflow_scripts.hear2021.embeddings import EmbeddedTask, EmbeddingError, embed_task
 from workflow_scripts.hear2021.tasks import Clip, Task
@@ -158,6 +159,16 @@ def test_a_value_that_is_not_finite_is_refused_naming_clip_and_feature(tmp_path,
     with pytest.raises(EmbeddingError, match=r"a_task: the feature e1 of clip fold00/1\.wav"):
         run(make_task(MIXED), embedder, tmp_path)
     assert not (tmp_path / "l-e1.npy").exists()
+
+
+def test_a_clip_that_cannot_be_embedded_is_named(tmp_path):
+    def refuse(audio):
+        raise AudioError("audio has 320 samples, too short for one frame")
+
+    embedder = SumsOfSamples()
+    embedder.scene = refuse  # type: ignore[method-assign]
+    with pytest.raises(EmbeddingError, match=r"clip fold00/1\.wav.*: audio has 320 samples"):
+        run(make_task(MIXED), embedder, tmp_path)
 
 
 def test_a_task_at_another_sample_rate_is_refused(tmp_path):

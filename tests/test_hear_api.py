@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hear_mn.audio import AudioError
 from hear_mn.checkpoints import Checkpoint, CheckpointError, locate
-from hear_mn.embedding import AudioError, Embedder, ModuleEmbedder, load_embedder
+from hear_mn.embedding import Embedder, ModuleEmbedder, load_embedder
 from hear_mn.hear_api import HearModel
 
 ALL_FEATURES = ["logits", "e1", "mels", "clf", "block0", "block5", "block10", "se4", "se15"]
@@ -289,6 +290,15 @@ def test_a_module_with_another_sample_rate_than_its_row_is_refused(loudness):
     row = Checkpoint("loudness", "module", 32000, module="loudness")
     with pytest.raises(CheckpointError, match=r"wants 16000 Hz, its row .* says 32000"):
         ModuleEmbedder(row, None, ["embedding"], "cpu")
+
+
+def test_a_module_that_returns_another_size_than_it_declares_is_refused(loudness):
+    embedder = ModuleEmbedder(loudness, None, ["embedding"], "cpu")
+    embedder.scene_size = embedder.timestamp_size = 1487
+    with pytest.raises(CheckpointError, match=r"loudness declares scene_embedding_size 1487 and"):
+        embedder.scene_vectors(noise(1, 16000))
+    with pytest.raises(CheckpointError, match=r"declares timestamp_embedding_size 1487 and ret"):
+        embedder.timestamp_vectors(noise(1, 16000))
 
 
 def test_a_module_that_is_not_installed_is_named():

@@ -3,24 +3,25 @@
 import argparse
 import gc
 import inspect
-import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 
 def command_line(function: Callable[..., object]) -> None:
     """Run `function` with arguments from the command line, all output going to `--log`.
 
     An argument `sample_rate: int` is the option `--sample-rate`; a `list[Path]` takes several
-    values, a `dict` takes JSON. When the function raises, the traceback stands in the log and one
+    values. When the function raises, the traceback stands in the log and one
     line on the console says what was wrong and where the log is; the exit status is then 1.
     """
     gc.freeze()  # what was imported stays
     gc.enable()
+    signal.signal(signal.SIGTERM, _end)
     arguments = vars(_parser(function).parse_args())
     log: Path = arguments.pop("log")
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -33,6 +34,11 @@ def command_line(function: Callable[..., object]) -> None:
             traceback.print_exc()
             print(f"{function.__name__}: {error}\n    log: {log}", file=console)
             sys.exit(1)
+
+
+def _end(number: int, frame: object) -> NoReturn:
+    """End as by an error, so that what is to be cleaned up is: SLURM's warning, a cancelled job."""
+    sys.exit(128 + number)
 
 
 def _parser(function: Callable[..., object]) -> argparse.ArgumentParser:
@@ -56,9 +62,6 @@ def _reading(hint: Any) -> dict[str, Any]:
     """Return how argparse reads a value of type `hint`."""
     if get_origin(hint) is list:
         return {"nargs": "*", "type": get_args(hint)[0]}
-    if get_origin(hint) is dict:
-        return {"type": json.loads}
     if get_origin(hint) is Literal:
         return {"choices": get_args(hint)}
-    optional = [option for option in get_args(hint) if option is not type(None)]
-    return {"type": optional[0] if optional else hint}
+    return {"type": hint}

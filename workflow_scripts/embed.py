@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from hear_mn.checkpoints import CheckpointError
 from hear_mn.checkpoints import checkpoint as checkpoint_row
 from hear_mn.embedding import Precision, load_embedder
 from hear_mn.whole import write_json_whole
@@ -54,6 +56,10 @@ def embed(
     keep_freed_memory()
     torch.set_num_threads(min(threads, len(os.sched_getaffinity(0))))
     found = json.loads(weights.read_text())
+    if found["path"] and not Path(found["path"]).exists():
+        raise CheckpointError(
+            f"{checkpoint}: {found['path']} is gone. Delete {weights} and run again to fetch it"
+        )
     with near_audio(task.parent, node_local) as folder, claimed_device() as device:
         loaded = Task.load(folder)
         embedder = load_embedder(
@@ -69,6 +75,7 @@ def embed(
             "weights_sha256": found["sha256"],
             "module_version": found.get("version"),
             "front_end": checkpoint_row(checkpoint).front_end,
+            "network": checkpoint_row(checkpoint).network,
             "precision": precision if device.type == "cuda" else "float32",
             "parts": parts,
             "task": loaded.name,
@@ -85,6 +92,11 @@ def near_audio(prepared: Path, node_local: str) -> Iterator[Path]:
     if not node_local:
         yield prepared
         return
+    if not Path(node_local).is_dir():
+        raise FileNotFoundError(
+            f"{socket.gethostname()} has no folder {node_local}; correct node_local in "
+            "slurm/site.yaml"
+        )
     with tempfile.TemporaryDirectory(dir=node_local, prefix="hear-mn-") as copy:
         shutil.copytree(prepared, copy, dirs_exist_ok=True)
         yield Path(copy)

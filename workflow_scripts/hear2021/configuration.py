@@ -73,13 +73,18 @@ def check(instance: Any, schema: str, where: str) -> None:
     Raises:
         ConfigurationError: naming every key at fault and what is allowed there.
     """
-    path = CONFIG / "schemas" / f"{schema}.schema.yaml"
-    validator = Draft202012Validator(yaml.safe_load(path.read_text()))
+    validator = _validator(schema)
     errors = sorted(validator.iter_errors(instance), key=lambda error: list(map(str, error.path)))
     if errors:
         raise ConfigurationError(
             "\n".join([f"{where} cannot be used:", *(f"  {_explain(error)}" for error in errors)])
         )
+
+
+@cache
+def _validator(schema: str) -> Draft202012Validator:
+    path = CONFIG / "schemas" / f"{schema}.schema.yaml"
+    return Draft202012Validator(yaml.safe_load(path.read_text()))
 
 
 def _explain(error: ValidationError) -> str:
@@ -92,6 +97,8 @@ def _explain(error: ValidationError) -> str:
         return f"{key}: unknown key {', '.join(map(repr, unknown))}. Allowed: {', '.join(allowed)}"
     if error.validator == "enum":
         return f"{key}: {error.instance!r}. Allowed: {', '.join(map(repr, allowed_values))}"
+    if error.validator == "pattern" and "description" in schema:
+        return f"{key}: {error.message}. {schema['description']}"
     return f"{key}: {error.message}"
 
 
@@ -101,12 +108,28 @@ def task_table() -> dict[str, TaskRow]:
     rows: dict[str, TaskRow] = {}
     with (CONFIG / "tasks.csv").open(newline="") as table:
         for number, cells in enumerate(csv.DictReader(table), start=2):
-            row = {key: _typed(key, value) for key, value in cells.items()}
-            check(row, "tasks", f"config/tasks.csv, line {number}")
+            where = f"config/tasks.csv, line {number}"
+            try:
+                row = {key: _typed(key, value) for key, value in cells.items()}
+            except ValueError as error:
+                raise ConfigurationError(f"{where} cannot be used: {error}") from error
+            check(row, "tasks", where)
             if row["task"] in rows:
                 raise ConfigurationError(f"config/tasks.csv, line {number}: {row['task']} again")
             rows[row["task"]] = TaskRow(**row)
     return rows
+
+
+def _check_checkpoints() -> None:
+    """Check config/checkpoints.csv, which `hear_mn` reads, before it is read."""
+    names = set()
+    with (CONFIG / "checkpoints.csv").open(newline="") as table:
+        for number, row in enumerate(csv.DictReader(table), start=2):
+            where = f"config/checkpoints.csv, line {number}"
+            check(row, "checkpoints", where)
+            if row["checkpoint"] in names:
+                raise ConfigurationError(f"{where}: {row['checkpoint']} again")
+            names.add(row["checkpoint"])
 
 
 def _typed(key: str, value: str) -> Any:
@@ -124,10 +147,11 @@ def read_run(config: Mapping[str, Any]) -> Run:
         ConfigurationError: naming the key, the value and what is allowed.
     """
     check(dict(config), "config", "The configuration (config/*.yaml, --configfile, --config)")
+    _check_checkpoints()
     table = task_table()
     return Run(
         benchmark=config["benchmark"],
-        variants=tuple(_variant(name) for name in config["variants"]),
+        variants=_variants(config["variants"]),
         tasks=tuple(
             table[known] for known in _known("tasks", config["tasks"], table, "config/tasks.csv")
         ),
@@ -142,11 +166,17 @@ def read_run(config: Mapping[str, Any]) -> Run:
     )
 
 
-def _variant(name: str) -> Variant:
-    try:
-        return parse_variant(name)
-    except UnknownVariant as error:
-        raise ConfigurationError(f"variants: {error}") from error
+def _variants(names: Iterable[str]) -> tuple[Variant, ...]:
+    found: dict[str, Variant] = {}
+    for name in names:
+        try:
+            variant = parse_variant(name)
+        except UnknownVariant as error:
+            raise ConfigurationError(f"variants: {error}") from error
+        if variant.name in found:
+            raise ConfigurationError(f"variants: {name} is {variant.name}, which is there already")
+        found[variant.name] = variant
+    return tuple(found.values())
 
 
 def _known(key: str, names: Iterable[str], table: Mapping[str, Any], source: str) -> list[str]:

@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from numpy.lib import format as npy
 from tqdm import tqdm
 
+from hear_mn.audio import AudioError
 from hear_mn.whole import write_json_whole
 from workflow_scripts.hear2021.tasks import Clip, Task
 
@@ -253,13 +254,18 @@ def _computed(
     Without waiting for a GPU, but for the times of a length of clips that is new.
     """
     for batch, audio in batches:
-        if events:
-            features, times = embedder.timestamps(audio)
-            length = str(batch[0].n_samples)
-            if length not in progress.times_ms:
-                progress.times_ms[length] = times[0].tolist()
-        else:
-            features = embedder.scene(audio)
+        try:
+            if events:
+                features, times = embedder.timestamps(audio)
+                length = str(batch[0].n_samples)
+                if length not in progress.times_ms:
+                    progress.times_ms[length] = times[0].tolist()
+            else:
+                features = embedder.scene(audio)
+        except AudioError as error:
+            clip = f"{batch[0].split}/{batch[0].name}"
+            others = f" and {len(batch) - 1} clips of its length" if len(batch) > 1 else ""
+            raise EmbeddingError(f"clip {clip}{others}: {error}") from error
         yield batch, torch.cat(list(features.values()), dim=-1)
 
 

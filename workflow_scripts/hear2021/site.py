@@ -181,18 +181,26 @@ def check_status_queries(command: str | None, first_check_seconds: int) -> None:
     accounting = settings.get("AccountingStorageType", "") != "accounting_storage/none"
     age = re.match(r"\d+", settings.get("MinJobAge", ""))
     kept = int(age[0]) if age else 0
-    if command == "squeue" and kept >= 3 * first_check_seconds:
-        if kept > LONGEST_STATUS_INTERVAL + 10:
-            return
-        if accounting:
-            raise SiteError(
-                f"This cluster's squeue forgets a job {kept} s after its end (MinJobAge), which is "
-                f"sooner than the next check may come. Ask the accounting database instead:\n"
-                f"    snakemake --profile slurm --slurm-status-command sacct\n"
-                f"Nothing was submitted."
-            )
-    elif accounting:
+    squeue_serves = kept > LONGEST_STATUS_INTERVAL + 10
+    asks_sacct = command != "squeue" or kept < 3 * first_check_seconds
+    if accounting if asks_sacct else squeue_serves:
         return
+    if accounting:
+        raise SiteError(
+            f"This cluster's squeue forgets a job {kept} s after its end (MinJobAge), which is "
+            f"sooner than the next check may come. Ask the accounting database instead:\n"
+            f"    snakemake --profile slurm --slurm-status-command sacct\n"
+            f"Nothing was submitted."
+        )
+    if squeue_serves:
+        soon = min(first_check_seconds, kept // 3)
+        raise SiteError(
+            f"This cluster has no accounting database (AccountingStorageType), and these settings "
+            f"ask it. Its squeue keeps a job for {kept} s (MinJobAge), which is enough with\n"
+            f"    snakemake --profile slurm --slurm-status-command squeue "
+            f"--slurm-init-seconds-before-status-checks {soon}\n"
+            f"Nothing was submitted."
+        )
     raise SiteError(
         f"This cluster has no accounting database (AccountingStorageType) and its squeue forgets "
         f"a job {kept} s after its end (MinJobAge), so a run here would wait for ever. Ask the "

@@ -8,6 +8,7 @@ import itertools
 import json
 import math
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from hear_mn.whole import write_whole
-from workflow_scripts.hear2021.configuration import TaskRow
+from workflow_scripts.hear2021.configuration import TaskRow, task_table
 from workflow_scripts.hear2021.published import Published, PublishedBox
 from workflow_scripts.hear2021.results import test_score
 
@@ -79,7 +80,12 @@ class Missing:
 
 
 def reported_tasks(rows: Iterable[TaskRow]) -> list[ReportedTask]:
-    """Join the task directories that share a leaderboard column, in the order of `rows`."""
+    """Join the task directories that share a leaderboard column, in the order of `rows`.
+
+    A column counts only if all its directories are there: one fold of Beehive is not the
+    leaderboard's Beehive.
+    """
+    directories = Counter(row.leaderboard_column for row in task_table().values())
     groups: dict[str, list[TaskRow]] = {}
     for row in rows:
         groups.setdefault(row.leaderboard_column or row.task, []).append(row)
@@ -88,7 +94,9 @@ def reported_tasks(rows: Iterable[TaskRow]) -> list[ReportedTask]:
             name=_common_name([row.display_name for row in group]),
             category=group[0].category,
             metric=group[0].primary_metric,
-            leaderboard_column=group[0].leaderboard_column,
+            leaderboard_column=group[0].leaderboard_column
+            if len(group) == directories[group[0].leaderboard_column]
+            else "",
             directories=tuple(row.task for row in group),
         )
         for group in groups.values()

@@ -1,0 +1,45 @@
+"""What every model takes: waveforms, checked."""
+
+import torch
+from torch import Tensor
+
+INT16_SCALE = 1 / 32768
+
+
+class AudioError(ValueError):
+    """Audio that cannot be embedded: its shape, type, values, length or sample rate."""
+
+
+def check_audio(audio: Tensor, minimum: int, expected_rate: int, rate: int | None) -> None:
+    """Raise AudioError unless `audio` is int16 or finite float [n_sounds, n_samples >= minimum]."""
+    if not isinstance(audio, Tensor):
+        raise AudioError(f"audio must be a torch.Tensor, got {type(audio).__name__}")
+    if audio.ndim != 2 or len(audio) == 0:
+        raise AudioError(
+            f"audio must be [n_sounds, n_samples] with at least one sound, "
+            f"got the shape {list(audio.shape)}"
+        )
+    pcm = audio.dtype == torch.int16
+    if not (pcm or audio.is_floating_point()):
+        raise AudioError(f"audio must be floating point in [-1, 1] or int16, got {audio.dtype}")
+    if rate is not None and rate != expected_rate:
+        raise AudioError(f"audio is at {rate} Hz, the model wants {expected_rate} Hz: resample it")
+    if audio.shape[1] < minimum:
+        raise AudioError(
+            f"audio has {audio.shape[1]} samples, too short for one frame: "
+            f"at least {minimum} are needed ({1000 * minimum / expected_rate:.1f} ms)"
+        )
+    if not pcm and not torch.isfinite(
+        audio.sum()
+    ):  # one pass; it also overflows on huge finite samples
+        sounds = (~torch.isfinite(audio).all(1)).nonzero().flatten().tolist()
+        if sounds:
+            raise AudioError(
+                f"audio has NaN or infinite samples in sounds {sounds[:10]} of the batch"
+            )
+
+
+def waveform(audio: Tensor, device: torch.device) -> Tensor:
+    """Return floating point or int16 audio as float32 on a device; without waiting for a GPU."""
+    moved = audio.to(device, non_blocking=True)
+    return moved.float().mul_(INT16_SCALE) if audio.dtype == torch.int16 else moved.float()
