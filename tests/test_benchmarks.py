@@ -20,8 +20,7 @@ from tests.benchmarks.reference_module import (
     get_timestamp_embeddings,
     load_model,
 )
-from workflow_scripts.hear2021.configuration import task_table
-from workflow_scripts.hear2021.simulation import (
+from tests.benchmarks.simulation import (
     CORE,
     GPU,
     Job,
@@ -31,6 +30,7 @@ from workflow_scripts.hear2021.simulation import (
     schedule,
     study_jobs,
 )
+from workflow_scripts.hear2021.configuration import task_table
 
 VARIANT = "mn04_seeded_e1_l_mels"
 

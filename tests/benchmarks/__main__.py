@@ -30,12 +30,14 @@ class Benchmark:
         folder: for everything that is written.
         quick: small input and one repetition, for a look.
         threads: torch threads of both sides.
+        repeat: how often comparisons are repeated.
         rates: rates of `study` that the command line sets.
     """
 
     folder: Path
     quick: bool
     threads: int
+    repeat: int = 3
     rates: dict[str, float] = field(default_factory=dict)
     _folders: int = 0
 
@@ -114,7 +116,7 @@ class Benchmark:
             )
             for name, files, grid_points, target in cases
         ]
-        pairs = [self.small_pair() for _ in range((1 if quick else 3) * self.cores)]
+        pairs = [self.small_pair() for _ in range((1 if quick else 2) * self.cores)]
         throughput = evaluation.compare_throughput(
             f"{len(pairs)} pairs of 400 clips on {self.cores} cores",
             pairs,
@@ -300,7 +302,7 @@ class Benchmark:
     @property
     def repetitions(self) -> int:
         """How often a comparison is repeated."""
-        return 1 if self.quick else 3
+        return 1 if self.quick else self.repeat
 
     @property
     def cores(self) -> int:
@@ -370,6 +372,7 @@ def main(arguments: list[str] | None = None) -> None:
         help=f"what to measure; default: all but {', '.join(OF_THE_RECORD)}",
     )
     parser.add_argument("--quick", action="store_true", help="small input, one repetition")
+    parser.add_argument("--repeat", type=int, default=3, help="repetitions (default: 3)")
     parser.add_argument("--threads", type=int, default=cores, help="torch threads (default: cores)")
     parser.add_argument(
         "--rate",
@@ -389,7 +392,9 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     print(machine.describe(), flush=True)
     with tempfile.TemporaryDirectory(prefix="hear-benchmarks-") as folder:
-        benchmark = Benchmark(Path(folder), options.quick, options.threads, dict(options.rate))
+        benchmark = Benchmark(
+            Path(folder), options.quick, options.threads, options.repeat, dict(options.rate)
+        )
         for part in parts:
             measure = getattr(benchmark, part)
             started, load = time.perf_counter(), os.getloadavg()[0]

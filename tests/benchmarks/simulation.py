@@ -15,7 +15,7 @@ from workflow_scripts.hear2021.planning import embedding_files
 
 GPU, CORE = "GPU", "core"
 
-# heareval's protocol (facts E.4 to E.6). A training goes on for 20 validations after its best
+# heareval's protocol. A training goes on for 20 validations after its best
 # epoch, so for 60 epochs where every third one validates; DCASE 2016 validates every tenth epoch,
 # MAESTRO stops at 50 epochs.
 PATIENCE_VALIDATIONS = 20
@@ -100,7 +100,7 @@ def study_jobs(
         tasks: the tasks.
         rates: what machines do.
         grid_points: of an evaluation.
-        evaluate_on: CORE, one core an evaluation as the workflow has it, or GPU.
+        evaluate_on: CORE, one core an evaluation, or GPU.
     """
     jobs = []
     passes = {(v.checkpoint, *embedding_files(v, variants, [])) for v in variants}
