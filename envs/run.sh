@@ -18,7 +18,9 @@ esac
 lock=$root/envs/$1.lock
 shift
 
-if ! cmp --silent "$lock" "$environment/installed.lock"; then
+# A copied or moved clone makes its own: an environment's programs and paths name its folder.
+if ! cmp --silent "$lock" "$environment/installed.lock" ||
+    [ "$(cat "$environment/installed.root" 2>/dev/null)" != "$root" ]; then
     python=${PYTHON:-python3}
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
         echo "envs/run.sh: Python 3.11 or newer is needed and '$python' is older or missing." >&2
@@ -36,6 +38,7 @@ if ! cmp --silent "$lock" "$environment/installed.lock"; then
     # The packages of this repository, importable from every working directory.
     site=$("$environment/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
     echo "$root" >"$site/hear_mn_repository.pth"
+    echo "$root" >"$environment/installed.root"
     cp "$lock" "$environment/installed.lock"
 fi
 

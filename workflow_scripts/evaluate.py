@@ -82,6 +82,7 @@ def _evaluate(
             grid_points=request["grid_points"],
             seed=FIRST_SEED + repetition,
             device=device,
+            progress=_tell,
         )
         for repetition in range(request["seeds"])
     ]
@@ -101,6 +102,10 @@ def _evaluate(
         **memory_and_device(device),
     }
     return scored
+
+
+def _tell(done: int, in_all: int) -> None:
+    print(f"{done} of {in_all} classifiers trained", flush=True)
 
 
 if __name__ == "__main__":

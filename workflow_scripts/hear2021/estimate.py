@@ -88,19 +88,23 @@ def as_text(estimates: Sequence[Estimate]) -> str:
     """Return the estimates as a table with their sum; sizes in GB of 10^9 bytes."""
     columns = ("download", "audio", "embeddings", "gpu_hours")
     total = Estimate("in all", *(sum(getattr(row, name) for row in estimates) for name in columns))
-    lines = [f"{'':36}{'download GB':>12}{'audio GB':>10}{'embeddings GB':>15}{'GPU hours':>11}"]
+    lines = [
+        f"{'':36}{'download GB':>12}{'audio GB':>10}{'embeddings GB':>15}{'to embed GPU h':>16}"
+    ]
     lines += [
         f"{row.name:36}{row.download / 1e9:12.2f}{row.audio / 1e9:10.2f}"
-        f"{row.embeddings / 1e9:15.2f}{row.gpu_hours:11.2f}"
+        f"{row.embeddings / 1e9:15.2f}{row.gpu_hours:16.2f}"
         for row in [*estimates, total]
     ]
     disk = total.download + total.audio + total.embeddings
     lines += [
         "",
         f"Disk in all: {disk / 1e9:.1f} GB. Archives can be deleted once prepared, audio once",
-        "embedded, embeddings once evaluated; scores and figures take a few MB.",
-        f"GPU hours are an upper bound: {resources.GPU_MULTIPLY_ADDS_PER_SECOND / 1e12:g}e12 "
-        "multiply-adds a second and",
-        f"{resources.CLIPS_PER_SECOND} clips a second, whichever GPU.",
+        "embedded, embeddings once evaluated; scores and figures take a few MB. To add a variant",
+        "to a checkpoint without embeddings, all its variants are embedded and evaluated again.",
+        "GPU hours are an upper bound for embedding: "
+        f"{resources.GPU_MULTIPLY_ADDS_PER_SECOND / 1e12:g}e12 multiply-adds a second and",
+        f"{resources.CLIPS_PER_SECOND} clips a second, whichever GPU. Evaluations on a GPU",
+        "(evaluation_device: gpu) come on top, for the study three times that.",
     ]
     return "\n".join(lines) + "\n"
