@@ -108,7 +108,8 @@ class Embedder(nn.Module):
         self.frontend = LogMel(row.sample_rate, row.n_mels, row.win_length, row.hop, row.n_fft)
         self.network = folded(network).requires_grad_(False)
         self._tapped = tuple(name for name in self.feature_sizes if name != "mels")
-        self._widest = widest_activation(row.width, row.strides, row.n_mels)
+        # Values a frame: of the largest activation, or of the spectrum and what it is made of.
+        self._widest = max(widest_activation(row.width, row.strides, row.n_mels), 2 * row.n_fft)
 
     @property
     def device(self) -> torch.device:
