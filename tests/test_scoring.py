@@ -1,10 +1,12 @@
 """What is computed here instead of by heareval, scikit-learn and pandas has their numbers."""
 
 import math
+import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from heareval.score import available_scores
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +20,7 @@ from workflow_scripts.hear2021.heareval_definitions import (
     parameter_grid,
 )
 from workflow_scripts.hear2021.results import aggregate_test_results
-from workflow_scripts.hear2021.scoring import ACCURACIES
+from workflow_scripts.hear2021.scoring import ACCURACIES, mean_average_precision
 
 
 @pytest.mark.parametrize("name", ACCURACIES)
@@ -31,6 +33,18 @@ def test_accuracies_equal_hearevals(name, seed, n_rows, n_labels):
     assert ACCURACIES[name](predictions, targets) == function(predictions, targets)
     assert str(ACCURACIES[name]) == str(function)
     assert ACCURACIES[name].maximize == function.maximize
+
+
+@given(seed=st.integers(0, 10_000), n_rows=st.integers(1, 40), n_labels=st.integers(2, 30))
+def test_the_map_of_validations_on_a_gpu_is_hearevals(seed, n_rows, n_labels):
+    random = np.random.default_rng(seed)
+    predictions = random.integers(9, size=(n_rows, n_labels)) / 8  # ties
+    targets = (random.random((n_rows, n_labels)) < 0.2).astype(np.float32)  # some labels nowhere
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = available_scores["mAP"](label_to_idx={})(predictions, targets)
+    found = mean_average_precision(torch.from_numpy(predictions), torch.from_numpy(targets))
+    assert found == pytest.approx(expected, rel=1e-12)
 
 
 def test_grid_points_are_scikit_learns_in_its_order():

@@ -109,7 +109,7 @@ class Scorer:
         if not self._scores_decide:
             return self._loss_of(predictions), self._postprocessings[0]
         if self._packed.task.embedding_type == "scene":
-            return _logged(self._scene_score(self._scores[0], predictions)), ()
+            return _logged(self._deciding_score(predictions)), ()
         scored = []
         for postprocessing in self._postprocessings:
             events = self._events(predictions, postprocessing)
@@ -141,6 +141,14 @@ class Scorer:
         targets = self._packed.targets[split.start : split.stop]
         return self._loss(predictions.logits, targets).item()
 
+    def _deciding_score(self, predictions: Predictions) -> float:
+        probabilities = predictions.probabilities
+        if probabilities.is_cuda and str(self._scores[0]) == "mAP":
+            split = self._packed.splits[predictions.split]
+            active = self._packed.active[split.start : split.stop]
+            return mean_average_precision(probabilities, active)
+        return self._scene_score(self._scores[0], predictions)
+
     def _scene_score(self, function: "Accuracy | ScoreFunction", predictions: Predictions) -> float:
         split = self._packed.splits[predictions.split]
         active = self._packed.active[split.start : split.stop].cpu().numpy()
@@ -163,6 +171,29 @@ class Scorer:
         from workflow_scripts.hear2021.event_scores import score  # noqa: PLC0415 -- see _score_function
 
         return score(function, events, self._packed.splits[split].events)
+
+
+def mean_average_precision(probabilities: torch.Tensor, active: torch.Tensor) -> float:
+    """Return heareval's mAP to the rounding of float64, computed where the tensors are.
+
+    For validations on a GPU, which scikit-learn, going class by class, would leave idle: 0.3 s for
+    4170 rows and 200 labels, once for each of the predictors trained side by side.
+
+    Args:
+        probabilities: (n_rows, n_labels)
+        active: (n_rows, n_labels), 1 where a label applies.
+    """
+    ordered, order = probabilities.sort(dim=0, descending=True)
+    found = active.gather(0, order).double().cumsum(dim=0)  # true positives among the rows so far
+    # Rows of equal probability are one threshold, at the last of them.
+    is_threshold = torch.ones_like(ordered, dtype=torch.bool)
+    is_threshold[:-1] = ordered[:-1] != ordered[1:]
+    at_thresholds = torch.where(is_threshold, found, 0).cummax(dim=0).values
+    before = torch.cat([torch.zeros_like(found[:1]), at_thresholds[:-1]])
+    n_rows = torch.arange(1, len(found) + 1, device=found.device, dtype=found.dtype)[:, None]
+    precisions = torch.where(is_threshold, (found - before) * found / n_rows, 0).sum(dim=0)
+    # A label that applies nowhere counts as 0.
+    return (precisions / found[-1].clamp(min=1)).mean().item()
 
 
 def _score_function(name: str, packed: PackedTask) -> "Accuracy | ScoreFunction":
