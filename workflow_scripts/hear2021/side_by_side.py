@@ -117,6 +117,7 @@ class Stack:
         rate = torch.tensor(rates, dtype=torch.float64, device=self._parameters.device)
         nothing = torch.zeros_like(self._parameters, requires_grad=False)
         self._moments = Moments(rate, torch.zeros_like(rate), nothing, nothing.clone())
+        self._indices: dict[tuple[int, ...], torch.Tensor] = {}
 
     def train_epoch(self) -> None:
         """Take all steps of an epoch; members whose batches have equal lengths step together."""
@@ -145,8 +146,15 @@ class Stack:
         (gradient,) = torch.autograd.grad(loss, self._parameters)
         taking = torch.ones_like(self._moments.rate)
         if not self._is_everyone(chosen):
-            taking.zero_()[chosen] = 1
+            taking.zero_().index_fill_(0, self._index(chosen), 1)
         self._moments.step(self._parameters, gradient, taking)
+
+    def _index(self, chosen: list[int]) -> torch.Tensor:
+        """Return some members as an index on the device, sent there once."""
+        key = tuple(chosen)
+        if key not in self._indices:
+            self._indices[key] = torch.tensor(key, device=self._parameters.device)
+        return self._indices[key]
 
     def _on_device(self, part: torch.Tensor) -> torch.Tensor:
         """Return rows that may have stayed in host memory, `PackedTask.rows`."""
@@ -158,7 +166,7 @@ class Stack:
     def _logits(self, rows: torch.Tensor, chosen: list[int], *, training: bool) -> torch.Tensor:
         """Return logits (n_chosen, n_labels, n_rows) for rows (n_chosen, n_rows, size)."""
         everyone = self._is_everyone(chosen)
-        vectors = self._parameters if everyone else self._parameters[chosen]
+        vectors = self._parameters if everyone else self._parameters[self._index(chosen)]
         split = vectors.split([shape.numel() for shape in self._shapes.values()], dim=1)
         of = {
             name: part.view(len(chosen), *shape)
@@ -173,7 +181,7 @@ class Stack:
                 statistics = [
                     self._buffers[f"{name}.{kind}"] for kind in ("running_mean", "running_var")
                 ]
-                mean, variance = (s if everyone else s[chosen] for s in statistics)
+                mean, variance = (s if everyone else s[self._index(chosen)] for s in statistics)
                 x = batch_norm(
                     x.reshape(1, -1, x.shape[-1]),
                     mean.view(-1),
@@ -186,7 +194,7 @@ class Stack:
                 ).view_as(x)
                 if training and not everyone:
                     for whole, part in zip(statistics, (mean, variance), strict=True):
-                        whole[chosen] = part
+                        whole[self._index(chosen)] = part
             else:  # of single values: dropout, ReLU
                 x = layer.train(training)(x)
         return x
@@ -219,6 +227,7 @@ class Stack:
         """Go on with some of the members only."""
         if self._is_everyone(kept):
             return
+        self._indices.clear()
         self.members = [self.members[i] for i in kept]
         self._parameters = self._parameters[kept].requires_grad_()
         self._buffers = {name: values[kept] for name, values in self._buffers.items()}
