@@ -241,8 +241,8 @@ class Embedder(nn.Module):
 class ModuleEmbedder(nn.Module):
     """A module with the HEAR API that is not ours, with the interface of `Embedder`.
 
-    It has the one feature `embedding`, whose size may differ between scenes and timestamps. It
-    gets 640 s of audio at a time; where a GPU runs out of memory on them, their two halves.
+    It has the one feature `embedding`, whose size may differ between scenes and timestamps. For
+    scenes it gets 640 s of audio at a time; where a GPU runs out of memory on them, their halves.
     """
 
     def __init__(

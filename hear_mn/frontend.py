@@ -124,7 +124,6 @@ class LogMel(nn.Module):
 
 
 @lru_cache(maxsize=64)
-@torch.inference_mode(False)  # kept for callers that compute gradients
 def _plan(
     win_length: int, hop: int, length: int, step: int, n_windows: int, device: torch.device
 ) -> tuple[range, Tensor, Tensor]:

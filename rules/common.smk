@@ -9,6 +9,7 @@ from workflow_scripts.hear2021 import resources, versions
 from workflow_scripts.hear2021.configuration import (
     CONFIG,
     ConfigurationError,
+    complete_columns,
     read_run,
     task_table,
 )
@@ -19,7 +20,7 @@ from workflow_scripts.hear2021.figure_table import (
 )
 from workflow_scripts.hear2021.interpreter import prefer_this_python
 from workflow_scripts.hear2021.packs import is_short, pack_of
-from workflow_scripts.hear2021.planning import embedding_files
+from workflow_scripts.hear2021.planning import embedding_files, existing_files
 from workflow_scripts.hear2021.site import read_site
 from workflow_scripts.hear2021.sources import fingerprint
 
@@ -38,8 +39,7 @@ def embedding_manifests(wildcards):
     """The embedding files that together hold what a variant is made of."""
     variant = parse_variant(wildcards.variant)
     folder = Path(RUN.scratch, "embeddings", variant.checkpoint, wildcards.task)
-    manifests = sorted(folder.glob("[!.]*.json"), key=lambda path: path.stat().st_mtime_ns)
-    existing = [path.stem for path in manifests]
+    existing = existing_files(folder)
     return [
         f"<scratch>/embeddings/{variant.checkpoint}/{wildcards.task}/{parts}.json"
         for parts in embedding_files(variant, RUN.variants, existing)
@@ -92,10 +92,13 @@ def within_site(minutes, members=lambda wildcards: 1):
 
 
 def pack_members(wildcards):
-    """How many evaluations share a job at most: what the profile's group-components say."""
+    """How many evaluations share a job at most, by the profile's group-components and the run."""
     if not is_short(task_table()[wildcards.task]):
         return 1
-    return workflow.group_settings.group_components.get("evaluate", 1)
+    checkpoint_name = parse_variant(wildcards.variant).checkpoint
+    siblings = sum(variant.checkpoint == checkpoint_name for variant in RUN.variants)
+    most = workflow.group_settings.group_components.get("evaluate", 1)
+    return max(1, min(most, siblings))
 
 
 def one_of(names):
@@ -200,7 +203,7 @@ PUBLISHED_TABLES = ["scores", "boxes", "means", "systems"]
 
 def benchmark_report(wildcards):
     """Tables, figures and claims of the run, and of the published scores."""
-    leaderboard_tasks = any(row.leaderboard_column for row in RUN.tasks)
+    leaderboard_tasks = bool(complete_columns(RUN.tasks))
     figures = {
         RUN.benchmark: figures_of_run(leaderboard_tasks),
         "published": published_figures(),

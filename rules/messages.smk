@@ -118,7 +118,7 @@ def report_what_is_there():
             say_why(job.output.missing)
     for path in (path for job in unfinished for path in job.output):
         if Path(path).exists():
-            os.utime(path, (0, 0))
+            os.utime(path, (1, 1))  # Snakemake takes a date of 0 for none
 
 
 def say_why(table):

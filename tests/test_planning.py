@@ -1,9 +1,11 @@
 """Which embedding files a variant is read from, and which are still to be made."""
 
+import json
+
 import pytest
 
 from hear_mn.variants import parse_variant
-from workflow_scripts.hear2021.planning import embedding_files, features_of
+from workflow_scripts.hear2021.planning import embedding_files, existing_files, features_of
 
 E1_L = parse_variant("mn40_as_ext_e1_l")
 E1 = parse_variant("mn40_as_ext_e1")
@@ -34,6 +36,14 @@ def test_a_variant_within_the_stored_parts_needs_no_new_file():
 def test_a_new_part_is_embedded_alone_and_the_finished_file_is_kept():
     assert embedding_files(MELS, [E1_L, MELS], ["l-e1"]) == ["l-e1", "mels"]
     assert embedding_files(E1_L, [E1_L, MELS], ["l-e1"]) == ["l-e1"]
+
+
+def test_files_are_in_the_order_they_were_made_in_whatever_their_dates(tmp_path):
+    (tmp_path / "mels.json").write_text(json.dumps({"made_after": []}))
+    (tmp_path / "e1-mels.json").write_text(json.dumps({"made_after": ["mels"]}))
+    (tmp_path / ".hidden.json").write_text("{}")
+    (tmp_path / "mels.json").touch()
+    assert existing_files(tmp_path) == ["mels", "e1-mels"]
 
 
 def test_a_newer_file_does_not_take_the_place_of_an_older_one():

@@ -47,6 +47,11 @@ def test_the_map_of_validations_on_a_gpu_is_hearevals(seed, n_rows, n_labels):
     assert found == pytest.approx(expected, rel=1e-12)
 
 
+def test_the_map_of_nan_is_nan():
+    nan = torch.full((3, 2), torch.nan)
+    assert math.isnan(mean_average_precision(nan, torch.ones(3, 2)))
+
+
 def test_grid_points_are_scikit_learns_in_its_order():
     for grid in (PARAM_GRID, EVENT_POSTPROCESSING_GRID, {"b": [2, 1], "a": ["y", "x", "z"]}):
         assert parameter_grid(grid) == list(ParameterGrid(grid))

@@ -86,6 +86,14 @@ def test_beehive_is_one_task_and_the_mean_of_its_two_directories(tmp_path):
     assert float(normalised) == pytest.approx(0.5 / 0.877965838)
 
 
+def test_a_run_with_one_fold_of_beehive_is_not_compared_with_the_leaderboards(tmp_path):
+    write_score(tmp_path / "scores", MODEL, BEEHIVE[0], 0.5)
+    tables = run(tmp_path, [MODEL], BEEHIVE[:1])
+    assert row(tables / "leaderboard_row.csv")["Beehive"] == ""
+    [alone] = rows(tables / "scores.csv")
+    assert (alone["normaliser"], alone["normalised"]) == ("1", "0.5")
+
+
 def test_half_of_beehive_is_no_beehive(tmp_path):
     write_score(tmp_path / "scores", MODEL, BEEHIVE[0], 0.4)
     tables = run(tmp_path, [MODEL], BEEHIVE)

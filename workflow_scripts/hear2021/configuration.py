@@ -5,6 +5,7 @@ Light on purpose: every SLURM job reads it again through the Snakefile, so no to
 
 import csv
 import difflib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -118,6 +119,16 @@ def task_table() -> dict[str, TaskRow]:
                 raise ConfigurationError(f"config/tasks.csv, line {number}: {row['task']} again")
             rows[row["task"]] = TaskRow(**row)
     return rows
+
+
+def complete_columns(rows: Iterable[TaskRow]) -> set[str]:
+    """Return the leaderboard columns all of whose task directories are among `rows`.
+
+    One fold of Beehive is not the leaderboard's Beehive.
+    """
+    directories = Counter(row.leaderboard_column for row in task_table().values())
+    found = Counter(row.leaderboard_column for row in rows if row.leaderboard_column)
+    return {column for column, count in found.items() if count == directories[column]}
 
 
 def _check_checkpoints() -> None:

@@ -88,7 +88,8 @@ def embed_task(
         task: the task at the embedder's sample rate.
         embedder: gives all features in one pass.
         embeddings: the .npy file to write, float32 (n_rows, sum of the feature sizes).
-        manifest: the .json file to write; equal for equal `identity`.
+        manifest: the .json file to write; equal for equal `identity`, but for which others were
+            there before it (`planning.existing_files`).
         identity: what the numbers depend on (weights, front end, task data, versions).
 
     Returns:
@@ -115,6 +116,9 @@ def embed_task(
                     "features": _columns(_sizes(task, embedder)),
                     "rows": saved.rows,
                     "times_ms": saved.times_ms or None,
+                    "made_after": sorted(
+                        path.stem for path in manifest.parent.glob("[!.]*.json") if path != manifest
+                    ),
                 },
             )
             _progress_file(part).unlink()

@@ -143,8 +143,7 @@ def pack(embedded: EmbeddedTask, device: torch.device | str = "cpu") -> PackedTa
     """Put a task's rows and targets in heareval's order, on `device`.
 
     Memory: the packed matrix, and one split's rows while they are read. A matrix that would take
-    more than half of a GPU's free memory stays in the host's, page-locked, and goes to the GPU
-    batch by batch.
+    more than half of a GPU's free memory stays in the host's and goes to the GPU batch by batch.
 
     Raises:
         ValueError: for a split without clips, rows that do not fit the clips, NaN or Inf, a label
@@ -166,7 +165,7 @@ def pack(embedded: EmbeddedTask, device: torch.device | str = "cpu") -> PackedTa
         start = stop
     device = torch.device(device)
     resident = _has_room(start * embedded.size * FLOAT_BYTES, device)
-    rows = torch.empty(start, embedded.size, pin_memory=not resident)
+    rows = torch.empty(start, embedded.size)
     for name, split in splits.items():
         unpacked = embedded.rows(name)
         if unpacked.shape != (split.stop - split.start, embedded.size):

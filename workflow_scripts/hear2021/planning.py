@@ -3,7 +3,9 @@
 An embedding file holds whole parts of one checkpoint on one task and is named after them, `e1-l`.
 """
 
+import json
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from hear_mn.variants import PART_FEATURES, Variant
 
@@ -23,6 +25,18 @@ def features_of(parts: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(feature for part in names for feature in PART_FEATURES[part]))
 
 
+def existing_files(folder: Path) -> list[str]:
+    """Return the parts of the embedding files in a folder, in the order in which they were made.
+
+    By what each manifest says was there before it, which no copy and no touch changes.
+    """
+    made_after = {
+        path.stem: json.loads(path.read_text()).get("made_after", [])
+        for path in folder.glob("[!.]*.json")
+    }
+    return sorted(made_after, key=lambda parts: (len(made_after[parts]), parts))
+
+
 def embedding_files(
     variant: Variant, requested: Iterable[Variant], existing: Sequence[str]
 ) -> list[str]:
@@ -32,9 +46,9 @@ def embedding_files(
         variant: the variant to evaluate.
         requested: the variants of the run. If `variant` is one of them, what is missing for all
             those of its checkpoint is embedded together, so that the backbone runs once.
-        existing: the parts of the files on disk for this checkpoint and task, oldest first. They
-            are used in this order, so that a request that grows or shrinks repeats no finished
-            pass, and a newer file never takes the place of one that a score was made from.
+        existing: `existing_files` of this checkpoint and task. They are used in this order, so that
+            a request that grows or shrinks repeats no finished pass, and a newer file never takes
+            the place of one that a score was made from.
 
     Returns:
         Names of files, existing ones first, at most one of them new.

@@ -4,6 +4,7 @@ As in heareval's ScenePredictionModel and EventPredictionModel, with one differe
 result: at validation only what decides is computed.
 """
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -182,8 +183,13 @@ def mean_average_precision(probabilities: torch.Tensor, active: torch.Tensor) ->
     Args:
         probabilities: (n_rows, n_labels)
         active: (n_rows, n_labels), 1 where a label applies.
+
+    Returns:
+        The mean over labels; NaN for a probability that is NaN.
     """
     ordered, order = probabilities.sort(dim=0, descending=True)
+    if ordered[0].isnan().any():  # where they are sorted to; NaN ends a training
+        return math.nan
     found = active.gather(0, order).double().cumsum(dim=0)  # true positives among the rows so far
     # Rows of equal probability are one threshold, at the last of them.
     is_threshold = torch.ones_like(ordered, dtype=torch.bool)

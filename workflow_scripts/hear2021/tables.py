@@ -8,7 +8,6 @@ import itertools
 import json
 import math
 import statistics
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from hear_mn.whole import write_whole
-from workflow_scripts.hear2021.configuration import TaskRow, task_table
+from workflow_scripts.hear2021.configuration import TaskRow, complete_columns
 from workflow_scripts.hear2021.published import Published, PublishedBox
 from workflow_scripts.hear2021.results import test_score
 
@@ -82,10 +81,10 @@ class Missing:
 def reported_tasks(rows: Iterable[TaskRow]) -> list[ReportedTask]:
     """Join the task directories that share a leaderboard column, in the order of `rows`.
 
-    A column counts only if all its directories are there: one fold of Beehive is not the
-    leaderboard's Beehive.
+    Only a complete column is the leaderboard's (`configuration.complete_columns`).
     """
-    directories = Counter(row.leaderboard_column for row in task_table().values())
+    rows = list(rows)
+    complete = complete_columns(rows)
     groups: dict[str, list[TaskRow]] = {}
     for row in rows:
         groups.setdefault(row.leaderboard_column or row.task, []).append(row)
@@ -95,7 +94,7 @@ def reported_tasks(rows: Iterable[TaskRow]) -> list[ReportedTask]:
             category=group[0].category,
             metric=group[0].primary_metric,
             leaderboard_column=group[0].leaderboard_column
-            if len(group) == directories[group[0].leaderboard_column]
+            if group[0].leaderboard_column in complete
             else "",
             directories=tuple(row.task for row in group),
         )
@@ -131,8 +130,11 @@ def score_table(
     """
     rows: list[dict[str, Any]] = []
     missing: list[Missing] = []
+    complete = complete_columns(tasks)
     for variant in variants:
         for task in tasks:
+            column = task.leaderboard_column
+            maximum = published.maxima.get(column) if column in complete else None
             file = scores / variant / f"{task.task}.json"
             measured, reason = _read_score(file)
             source = file.as_posix()
@@ -141,7 +143,7 @@ def score_table(
                     variant,
                     task.task,
                     task,
-                    published,
+                    maximum,
                     origin=OWN,
                     measured=measured,
                     source=source,
@@ -179,13 +181,12 @@ def _row(
     model: str,
     key: str,
     task: TaskRow,
-    published: Published,
+    maximum: float | None,
     *,
     origin: str,
     measured: Mapping[str, float],
     source: str,
 ) -> dict[str, Any]:
-    maximum = published.maxima.get(task.leaderboard_column)
     normaliser = 1.0 if maximum is None else maximum
     return {
         "model": model,
@@ -225,7 +226,7 @@ def _published_rows(tasks: Sequence[TaskRow], published: Published) -> list[dict
                     str(model),
                     task.key,
                     row,
-                    published,
+                    published.maxima.get(task.leaderboard_column),
                     origin=PUBLISHED,
                     measured=numbers,
                     source=source,
