@@ -1,5 +1,7 @@
 """What every model takes: waveforms, checked."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -10,8 +12,17 @@ class AudioError(ValueError):
     """Audio that cannot be embedded: its shape, type, values, length or sample rate."""
 
 
-def check_audio(audio: Tensor, minimum: int, expected_rate: int, rate: int | None) -> None:
-    """Raise AudioError unless `audio` is int16 or finite float [n_sounds, n_samples >= minimum]."""
+def check_audio(
+    audio: Tensor,
+    minimum: int,
+    expected_rate: int,
+    rate: int | None,
+    lengths: Sequence[int] | None = None,
+) -> None:
+    """Raise AudioError unless `audio` is int16 or finite float [n_sounds, n_samples >= minimum].
+
+    `lengths`: the samples of each sound, where they differ.
+    """
     if not isinstance(audio, Tensor):
         raise AudioError(f"audio must be a torch.Tensor, got {type(audio).__name__}")
     if audio.ndim != 2 or len(audio) == 0:
@@ -24,9 +35,10 @@ def check_audio(audio: Tensor, minimum: int, expected_rate: int, rate: int | Non
         raise AudioError(f"audio must be floating point in [-1, 1] or int16, got {audio.dtype}")
     if rate is not None and rate != expected_rate:
         raise AudioError(f"audio is at {rate} Hz, the model wants {expected_rate} Hz: resample it")
-    if audio.shape[1] < minimum:
+    shortest = min(lengths) if lengths else audio.shape[1]
+    if shortest < minimum:
         raise AudioError(
-            f"audio has {audio.shape[1]} samples, too short for one frame: "
+            f"audio has {shortest} samples, too short for one frame: "
             f"at least {minimum} are needed ({1000 * minimum / expected_rate:.1f} ms)"
         )
     if not pcm and not torch.isfinite(
@@ -43,3 +55,9 @@ def waveform(audio: Tensor, device: torch.device) -> Tensor:
     """Return floating point or int16 audio as float32 on a device; without waiting for a GPU."""
     moved = audio.to(device, non_blocking=True)
     return moved.float().mul_(INT16_SCALE) if audio.dtype == torch.int16 else moved.float()
+
+
+def on_device(numbers: Sequence[int], device: torch.device) -> Tensor:
+    """Return whole numbers as an int64 tensor on a device; without waiting for a GPU."""
+    here = torch.tensor(numbers, pin_memory=device.type == "cuda")
+    return here.to(device, non_blocking=True)

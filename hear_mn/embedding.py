@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from hear_mn.architecture import widest_activation
-from hear_mn.audio import check_audio, waveform
+from hear_mn.audio import AudioError, check_audio, waveform
 from hear_mn.checkpoints import Checkpoint, CheckpointError, checkpoint, load_state_dict, locate
 from hear_mn.frontend import LogMel
 from hear_mn.mobilenet import MobileNet, folded
@@ -128,14 +128,31 @@ class Embedder(nn.Module):
         """The size of every feature at a timestamp: that of a scene."""
         return self.feature_sizes
 
-    def scene(self, audio: Tensor, sample_rate: int | None = None) -> dict[str, Tensor]:
+    def alike(self, n_samples: int) -> int:
+        """Return a number that is equal for scenes whose lengths may differ in one batch."""
+        whole = n_samples <= round(SCENE_WINDOW_S * self.sample_rate)
+        return self.frontend.frames(n_samples) if whole else n_samples
+
+    def scene(
+        self,
+        audio: Tensor,
+        sample_rate: int | None = None,
+        lengths: Sequence[int] | None = None,
+    ) -> dict[str, Tensor]:
         """Return every feature [n_sounds, size] of waveforms [n_sounds, n_samples] in [-1, 1].
 
         Up to 10 s (inclusive) a sound is embedded whole. A longer one is padded by 5 s of
         reflection and its embedding is the mean over windows of 10 s every 2.5 s.
-        Raises AudioError; the sample rate is checked where it is given.
+
+        Args:
+            audio: the waveforms.
+            sample_rate: theirs; checked where it is given.
+            lengths: the samples of each sound, where they differ; all `alike`.
+
+        Raises:
+            AudioError: for audio that cannot be embedded.
         """
-        return self._by_feature(self.scene_vectors(audio, sample_rate))
+        return self._by_feature(self.scene_vectors(audio, sample_rate, lengths))
 
     def timestamps(
         self, audio: Tensor, sample_rate: int | None = None
@@ -148,12 +165,17 @@ class Embedder(nn.Module):
         vectors, times = self.timestamp_vectors(audio, sample_rate)
         return self._by_feature(vectors), times
 
-    def scene_vectors(self, audio: Tensor, sample_rate: int | None = None) -> Tensor:
+    def scene_vectors(
+        self,
+        audio: Tensor,
+        sample_rate: int | None = None,
+        lengths: Sequence[int] | None = None,
+    ) -> Tensor:
         """Return the features of `scene` one after another [n_sounds, scene_size]."""
-        check_audio(audio, self.frontend.minimum_samples, self.sample_rate, sample_rate)
+        check_audio(audio, self.frontend.minimum_samples, self.sample_rate, sample_rate, lengths)
         window, step = (round(s * self.sample_rate) for s in (SCENE_WINDOW_S, SCENE_STEP_S))
         if audio.shape[1] <= window:
-            return self._embed_windows(audio, audio.shape[1], step, 0)[:, 0]
+            return self._embed_windows(audio, audio.shape[1], step, 0, lengths)[:, 0]
         return self._embed_windows(audio, window, step, window // 2).mean(1)
 
     def timestamp_vectors(
@@ -168,7 +190,14 @@ class Embedder(nn.Module):
         times = torch.arange(vectors.shape[1], device=vectors.device) * float(TIMESTAMP_STEP_MS)
         return vectors, times.repeat(len(audio), 1)
 
-    def _embed_windows(self, audio: Tensor, length: int, step: int, padding: int) -> Tensor:
+    def _embed_windows(
+        self,
+        audio: Tensor,
+        length: int,
+        step: int,
+        padding: int,
+        lengths: Sequence[int] | None = None,
+    ) -> Tensor:
         """Return the vectors [n_sounds, n_windows, size] of the windows of the padded audio."""
         n_windows = (audio.shape[1] + 2 * padding - length) // step + 1
         vectors = torch.empty(len(audio), n_windows, self.scene_size, device=self.device)
@@ -182,7 +211,9 @@ class Embedder(nn.Module):
                     for first in range(0, n_windows, limit):
                         last = min(first + limit, n_windows) - 1
                         span = padded[:, first * step : last * step + length]
-                        vectors[sounds, first : last + 1] = self._embed_span(span, length, step)
+                        vectors[sounds, first : last + 1] = self._embed_span(
+                            span, length, step, lengths[sounds] if lengths else None
+                        )
             except torch.cuda.OutOfMemoryError:
                 self._halve_batch(limit)
                 continue
@@ -193,10 +224,12 @@ class Embedder(nn.Module):
         audio = waveform(audio, self.device)
         return pad(audio, (padding, padding), mode="reflect") if padding else audio
 
-    def _embed_span(self, audio: Tensor, length: int, step: int) -> Tensor:
+    def _embed_span(
+        self, audio: Tensor, length: int, step: int, lengths: Sequence[int] | None
+    ) -> Tensor:
         """Return the vectors [n_sounds, n_windows, size] of the windows of a few seconds."""
         half = self.precision == "half" and self.device.type == "cuda"
-        mels = self.frontend.windows(audio, length, step, half=half).flatten(0, 1)
+        mels = self.frontend.windows(audio, length, step, half=half, lengths=lengths).flatten(0, 1)
         found = {"mels": mels.mean(-1)}
         if self._tapped:
             # Written in this order, or convolutions of one channel would leave the network's.
@@ -270,8 +303,19 @@ class ModuleEmbedder(nn.Module):
         """Where the model's parameters lie."""
         return next((p.device for p in self.model.parameters()), torch.device("cpu"))
 
-    def scene(self, audio: Tensor, sample_rate: int | None = None) -> dict[str, Tensor]:
+    def alike(self, n_samples: int) -> int:
+        """Return the length: a batch has one."""
+        return n_samples
+
+    def scene(
+        self,
+        audio: Tensor,
+        sample_rate: int | None = None,
+        lengths: Sequence[int] | None = None,
+    ) -> dict[str, Tensor]:
         """Return {"embedding": float32 [n_sounds, scene_size]}; raises AudioError."""
+        if lengths is not None:
+            raise AudioError(f"{self.name} takes sounds of one length, got {lengths[:10]}")
         return {MODULE_PART: self.scene_vectors(audio, sample_rate)}
 
     def timestamps(

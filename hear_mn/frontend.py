@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
 import torchaudio
 from torch import Tensor, nn
+
+from hear_mn.audio import on_device
 
 PREEMPHASIS = 0.97
 
@@ -73,12 +76,23 @@ class LogMel(nn.Module):
         """
         return self.windows(audio, audio.shape[-1], audio.shape[-1], half=half)[:, 0]
 
-    def windows(self, audio: Tensor, length: int, step: int, *, half: bool = False) -> Tensor:
+    def windows(
+        self,
+        audio: Tensor,
+        length: int,
+        step: int,
+        *,
+        half: bool = False,
+        lengths: Sequence[int] | None = None,
+    ) -> Tensor:
         """Return the log mels [n_sounds, n_windows, n_mels, frames] of overlapping windows.
 
         Window i is `audio[:, i * step : i * step + length]`, and its log mels are those of that
         piece alone. Neighbouring windows have most frames in common, except those that reach
         over a window's ends, where the reflect padding differs; the common ones are computed once.
+
+        `lengths`: the samples of each sound, where they differ; all of as many frames as `length`,
+        and one window. Beyond them the audio is not read.
         """
         n_windows = (audio.shape[-1] - length) // step + 1
         if n_windows > 1 and step % self.hop:  # no frame in common
@@ -87,9 +101,21 @@ class LogMel(nn.Module):
             return mels.view(*pieces.shape[:2], *mels.shape[2:])
         waveform = self._preemphasize(audio, half)
         inner, edges, order = _plan(
-            self.win_length, self.hop, length, step, n_windows, audio.device
+            self.win_length,
+            self.hop,
+            min(lengths) if lengths else length,
+            step,
+            n_windows,
+            audio.device,
         )
-        framed = [waveform.unfold(-1, length - 1, step)[..., edges].flatten(1, 2)]
+        last: int | Tensor = length - 2  # a window's last sample after pre-emphasis
+        if lengths:
+            last = on_device(lengths, audio.device)[:, None, None] - 2
+        samples = last - (last - edges).abs()
+        if lengths:
+            framed = [waveform.gather(1, samples.flatten(1)).view(samples.shape)]
+        else:
+            framed = [waveform.unfold(-1, length - 1, step)[..., samples].flatten(1, 2)]
         if inner:
             start = inner[0] * self.hop - self.win_length // 2
             stop = ((n_windows - 1) * step) + inner[-1] * self.hop + self.win_length // 2
@@ -132,8 +158,9 @@ def _plan(
     Made on the device, without a copy that would wait for it.
 
     Returns the common frames of a window, the sample indices [n_edges, win_length] of the
-    others in a window (with its reflect padding), and for each frame [n_windows, frames] of
-    each window its row in the common frames followed by all windows' other frames.
+    others in a window (reflected at its start, but not yet at its end), and for each frame
+    [n_windows, frames] of each window its row in the common frames followed by all windows' other
+    frames.
     """
     side = win_length // 2
     last = length - 2  # the window's last sample after pre-emphasis
@@ -144,7 +171,6 @@ def _plan(
     edge_frames = torch.cat([frames[: inner.start], frames[inner.stop :]])
     around = torch.arange(-side, win_length - side, device=device)
     samples = (edge_frames[:, None] * hop + around).abs()
-    samples = last - (last - samples).abs()
     n_common = (n_windows - 1) * (step // hop) + len(inner) if inner else 0
     window = torch.arange(n_windows, device=device)[:, None]
     order = window * (step // hop) + frames - first_inner

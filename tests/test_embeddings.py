@@ -1,6 +1,7 @@
 """A pass over a task: what it writes, what it survives, what it refuses."""
 
 import json
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -43,7 +44,12 @@ class SumsOfSamples:
         self.calls = 0
         self.fail_at_call = fail_at_call
 
-    def scene(self, audio: torch.Tensor) -> dict[str, torch.Tensor]:
+    def alike(self, n_samples: int) -> int:
+        return n_samples
+
+    def scene(
+        self, audio: torch.Tensor, *, lengths: Sequence[int] | None = None
+    ) -> dict[str, torch.Tensor]:
         self.calls += 1
         if self.calls == self.fail_at_call:
             raise KeyboardInterrupt
@@ -159,6 +165,25 @@ def test_a_value_that_is_not_finite_is_refused_naming_clip_and_feature(tmp_path,
     with pytest.raises(EmbeddingError, match=r"a_task: the feature e1 of clip fold00/1\.wav"):
         run(make_task(MIXED), embedder, tmp_path)
     assert not (tmp_path / "l-e1.npy").exists()
+
+
+def test_scenes_of_other_lengths_that_are_alike_are_one_batch_with_their_lengths(tmp_path):
+    seen = []
+
+    class Alike(SumsOfSamples):
+        def alike(self, n_samples):
+            return 0
+
+        def scene(self, audio, *, lengths=None):
+            seen.append((len(audio), lengths))
+            for row, length in zip(audio, lengths, strict=True):
+                assert row[length - 1] != 0
+                assert not row[length:].any()
+            return super().scene(audio)
+
+    task = make_task(MIXED)
+    run(task, Alike(), tmp_path)
+    assert seen == [(5, sorted(clip.n_samples for clip in task.clips))]
 
 
 def test_a_clip_that_cannot_be_embedded_is_named(tmp_path):

@@ -52,6 +52,22 @@ def test_a_window_has_the_log_mels_of_that_piece_alone(hop, length, step):
         torch.testing.assert_close(windows[:, i], alone, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("hop", [160, 320, 800])
+@pytest.mark.parametrize("most", [800, 1600, 32000])
+def test_sounds_of_as_many_frames_have_the_log_mels_of_each_alone(hop, most):
+    frontend = LogMel(hop=hop)
+    frames = frontend.frames(most)
+    shortest = max(most - hop, frontend.minimum_samples)
+    lengths = [n for n in range(shortest, most + 1, 37) if frontend.frames(n) == frames]
+    audio = noise(len(lengths), most)
+    together = frontend.windows(audio, most, most, lengths=lengths)[:, 0]
+    assert together.shape == (len(lengths), 128, frames)
+    assert len(lengths) > 3
+    for i, length in enumerate(lengths):
+        alone = frontend(audio[i : i + 1, :length])[0]
+        torch.testing.assert_close(together[i], alone, rtol=0, atol=1e-5)
+
+
 def test_ten_seconds_are_1000_frames_and_a_timestamp_window_16():
     frontend = LogMel()
     assert frontend.frames(320000) == 1000

@@ -174,6 +174,20 @@ def test_audio_that_cannot_be_embedded_is_refused(embedder, audio, reason):
         embedder.timestamps(audio)
 
 
+def test_sounds_of_other_lengths_in_a_batch_have_the_embeddings_of_each_alone(embedder):
+    lengths = [16001, 16100, 16320]
+    assert len({embedder.alike(n) for n in lengths}) == 1
+    assert embedder.alike(16321) > embedder.alike(16320)
+    assert embedder.alike(320_001) == 320_001  # windows of 10 s
+    audio = noise(3, max(lengths))
+    together = embedder.scene_vectors(audio, lengths=lengths)
+    for i, length in enumerate(lengths):
+        alone = embedder.scene_vectors(audio[i : i + 1, :length])[0]
+        torch.testing.assert_close(together[i], alone, rtol=1e-4, atol=1e-4)
+    with pytest.raises(AudioError, match="500 samples, too short"):
+        embedder.scene_vectors(audio[:, :600], lengths=[500, 600, 600])
+
+
 def test_int16_samples_are_the_audio_divided_by_32768(embedder):
     samples = (20000 * noise(2, 16000)).round().clamp(-32768, 32767).to(torch.int16)
     audio = samples / 32768

@@ -52,8 +52,16 @@ class Embedder(Protocol):
     def timestamp_feature_sizes(self) -> dict[str, int]:
         """The number of values of each feature of a timestamp."""
 
-    def scene(self, audio: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Map int16 audio (n_sounds, n_samples) to (n_sounds, size) for each feature."""
+    def alike(self, n_samples: int) -> int:
+        """Return a number that grows with a scene's length, equal for those of one batch."""
+
+    def scene(
+        self, audio: torch.Tensor, *, lengths: Sequence[int] | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Map int16 audio (n_sounds, n_samples) to (n_sounds, size) for each feature.
+
+        `lengths`: the samples of each sound, given where they are `alike` and differ.
+        """
 
     def timestamps(self, audio: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """Map audio to (n_sounds, n_timestamps, size) for each feature, and the times in ms."""
@@ -143,7 +151,7 @@ def _embed(task: Task, embedder: Embedder, part: Path, identity: dict[str, Any])
         tqdm(total=len(clips), initial=resumed, unit="clip", desc=task.name, mininterval=1) as bar,
     ):
         saved = time.perf_counter()
-        batches = _on_device(_read_ahead(task, clips[resumed:], embedder.device), embedder.device)
+        batches = _on_device(_read_ahead(task, clips[resumed:], embedder), embedder.device)
         for batch, matrix in _one_behind(_computed(batches, embedder, events, progress)):
             _refuse_non_finite(matrix, batch, task, sizes)
             rows.write(matrix.numpy().data)
@@ -179,25 +187,26 @@ def clips_by_length(task: Task) -> list[Clip]:
 
 
 def _read_ahead(
-    task: Task, clips: Sequence[Clip], device: torch.device
+    task: Task, clips: Sequence[Clip], embedder: Embedder
 ) -> Iterator[tuple[list[Clip], torch.Tensor]]:
-    """Yield batches of equally long clips with their audio (n_clips, n_samples), int16.
+    """Yield batches of clips with their audio (n_clips, n_samples of the longest), int16.
 
     The next ones are being read meanwhile, into page-locked memory if a GPU takes them from there.
     """
-    cuda = device.type == "cuda"
+    cuda = embedder.device.type == "cuda"
     readers = CUDA_READERS if cuda else CPU_READERS
 
     def read(batch: list[Clip]) -> torch.Tensor:
-        shape = len(batch), batch[0].n_samples
+        shape = len(batch), batch[-1].n_samples
         audio = torch.empty(shape, dtype=torch.int16, pin_memory=cuda)
         for clip, row in zip(batch, audio.numpy(), strict=True):
-            row[:] = task.pcm(clip)
+            row[: clip.n_samples] = task.pcm(clip)
+            row[clip.n_samples :] = 0
         return audio
 
     with ThreadPoolExecutor(max_workers=readers) as executor:
         ahead: list[tuple[list[Clip], Any]] = []
-        for batch in _batches(task, clips, cuda):
+        for batch in _batches(task, clips, embedder):
             ahead.append((batch, executor.submit(read, batch)))
             if len(ahead) > readers + 1:
                 ready, audio = ahead.pop(0)
@@ -206,17 +215,22 @@ def _read_ahead(
             yield ready, audio.result()
 
 
-def _batches(task: Task, clips: Sequence[Clip], cuda: bool) -> Iterator[list[Clip]]:
-    """Yield equally long clips together, up to what a device gets at a time."""
+def _batches(task: Task, clips: Sequence[Clip], embedder: Embedder) -> Iterator[list[Clip]]:
+    """Yield scenes that are alike together, the longest last, up to what a device gets at a time.
+
+    Clips of events are so long that each is a batch.
+    """
+    cuda = embedder.device.type == "cuda"
     seconds = CUDA_BATCH_SECONDS if cuda else CPU_BATCH_SECONDS
     most = CUDA_BATCH_CLIPS if cuda else CPU_BATCH_CLIPS
     if task.embedding_type == "event":
-        most = 1
-    for n_samples, group in itertools.groupby(clips, key=lambda clip: clip.n_samples):
-        equally_long = list(group)
-        size = max(1, min(most, int(seconds * task.sample_rate / n_samples)))
-        for start in range(0, len(equally_long), size):
-            yield equally_long[start : start + size]
+        yield from ([clip] for clip in clips)
+        return
+    for _, group in itertools.groupby(clips, key=lambda clip: embedder.alike(clip.n_samples)):
+        alike = list(group)
+        size = max(1, min(most, int(seconds * task.sample_rate / alike[-1].n_samples)))
+        for start in range(0, len(alike), size):
+            yield alike[start : start + size]
 
 
 def _on_device(
@@ -264,11 +278,13 @@ def _computed(
                 length = str(batch[0].n_samples)
                 if length not in progress.times_ms:
                     progress.times_ms[length] = times[0].tolist()
-            else:
+            elif batch[0].n_samples == batch[-1].n_samples:
                 features = embedder.scene(audio)
+            else:
+                features = embedder.scene(audio, lengths=[clip.n_samples for clip in batch])
         except AudioError as error:
             clip = f"{batch[0].split}/{batch[0].name}"
-            others = f" and {len(batch) - 1} clips of its length" if len(batch) > 1 else ""
+            others = f" and {len(batch) - 1} clips as long" if len(batch) > 1 else ""
             raise EmbeddingError(f"clip {clip}{others}: {error}") from error
         yield batch, torch.cat(list(features.values()), dim=-1)
 
