@@ -53,12 +53,11 @@ class SumsOfSamples:
         self.calls += 1
         if self.calls == self.fail_at_call:
             raise KeyboardInterrupt
-        audio = audio / 32768
         mean, peak = audio.mean(dim=1, keepdim=True), audio.abs().amax(dim=1, keepdim=True)
         return {"logits": torch.cat([mean, 2 * mean], dim=1), "e1": peak}
 
     def timestamps(self, audio: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        frames = (audio / 32768).unfold(1, 1600, 1600)
+        frames = audio.unfold(1, 1600, 1600)
         mean, peak = frames.mean(dim=2), frames.abs().amax(dim=2)
         times = 50.0 * torch.arange(frames.shape[1]).expand(len(audio), -1)
         features = {"logits": torch.stack([mean, 2 * mean], dim=-1), "e1": peak[..., None]}
@@ -110,7 +109,7 @@ def test_a_feature_may_be_joined_from_a_second_pass(tmp_path):
     run(task, SumsOfSamples(), tmp_path)
     other = SumsOfSamples()
     other.feature_sizes = {"mels": 1}
-    other.scene = lambda audio: {"mels": audio[:, :1] / 32768}  # type: ignore[method-assign]
+    other.scene = lambda audio: {"mels": audio[:, :1]}  # type: ignore[method-assign]
     embed_task(task, other, tmp_path / "mels.npy", tmp_path / "mels.json", IDENTITY)
     manifests = [tmp_path / "l-e1.json", tmp_path / "mels.json"]
     joined = EmbeddedTask(task, manifests, ["logits", "e1", "mels", "e1"]).rows("fold01")

@@ -58,7 +58,7 @@ class Embedder(Protocol):
     def scene(
         self, audio: torch.Tensor, *, lengths: Sequence[int] | None = None
     ) -> dict[str, torch.Tensor]:
-        """Map int16 audio (n_sounds, n_samples) to (n_sounds, size) for each feature.
+        """Map audio (n_sounds, n_samples), float or int16, to (n_sounds, size) for each feature.
 
         `lengths`: the samples of each sound, given where they are `alike` and differ.
         """
@@ -189,18 +189,22 @@ def clips_by_length(task: Task) -> list[Clip]:
 def _read_ahead(
     task: Task, clips: Sequence[Clip], embedder: Embedder
 ) -> Iterator[tuple[list[Clip], torch.Tensor]]:
-    """Yield batches of clips with their audio (n_clips, n_samples of the longest), int16.
+    """Yield batches of clips with their audio (n_clips, n_samples of the longest).
 
-    The next ones are being read meanwhile, into page-locked memory if a GPU takes them from there.
+    The next ones are being read meanwhile. A GPU gets int16 from page-locked memory, half of the
+    bytes; a CPU gets float32, made beside its work.
     """
     cuda = embedder.device.type == "cuda"
     readers = CUDA_READERS if cuda else CPU_READERS
 
     def read(batch: list[Clip]) -> torch.Tensor:
         shape = len(batch), batch[-1].n_samples
-        audio = torch.empty(shape, dtype=torch.int16, pin_memory=cuda)
+        audio = torch.empty(shape, dtype=torch.int16 if cuda else torch.float32, pin_memory=cuda)
         for clip, row in zip(batch, audio.numpy(), strict=True):
-            row[: clip.n_samples] = task.pcm(clip)
+            if cuda:
+                row[: clip.n_samples] = task.pcm(clip)
+            else:
+                task.audio(clip, out=row[: clip.n_samples])
             row[clip.n_samples :] = 0
         return audio
 

@@ -122,9 +122,12 @@ class Task:
         """Return a clip's samples as they are stored, int16 (n_samples,)."""
         return self.samples[clip.start : clip.start + clip.n_samples]
 
-    def audio(self, clip: Clip) -> np.ndarray:
-        """Return a clip's audio, float32 (n_samples,) in [-1, 1), as soundfile reads the wav."""
-        return self.pcm(clip) * np.float32(1 / 32768)
+    def audio(self, clip: Clip, out: np.ndarray | None = None) -> np.ndarray:
+        """Return a clip's audio, float32 (n_samples,) in [-1, 1), as soundfile reads the wav.
+
+        With `out`, an array like what is returned, it is written there.
+        """
+        return np.multiply(self.pcm(clip), np.float32(1 / 32768), out=out)
 
     @classmethod
     def load(cls, directory: Path) -> "Task":
