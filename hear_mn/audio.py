@@ -41,9 +41,8 @@ def check_audio(
             f"audio has {shortest} samples, too short for one frame: "
             f"at least {minimum} are needed ({1000 * minimum / expected_rate:.1f} ms)"
         )
-    if not pcm and not torch.isfinite(
-        audio.sum()
-    ):  # one pass; it also overflows on huge finite samples
+    # One pass; the sum also overflows on huge finite samples.
+    if not (pcm or torch.isfinite(audio.sum())):
         sounds = (~torch.isfinite(audio).all(1)).nonzero().flatten().tolist()
         if sounds:
             raise AudioError(

@@ -165,12 +165,8 @@ def all_scores(wildcards):
 
 
 def score_files(wildcards):
-    """The scores of every pair of the run; none for the published comparison."""
-    return [
-        f"results/scores/{variant}/{task}.json"
-        for variant in report_variants(wildcards)
-        for task in report_tasks(wildcards)
-    ]
+    """The scores that a report is made of; none for the published comparison."""
+    return [] if wildcards.benchmark == "published" else all_scores(wildcards)
 
 
 def report_variants(wildcards):

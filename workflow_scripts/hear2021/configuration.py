@@ -6,7 +6,7 @@ Light on purpose: every SLURM job reads it again through the Snakefile, so no to
 import csv
 import difflib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -107,18 +107,26 @@ def _explain(error: ValidationError) -> str:
 def task_table() -> dict[str, TaskRow]:
     """Return config/tasks.csv by task, in its order, which is the order of the figures."""
     rows: dict[str, TaskRow] = {}
-    with (CONFIG / "tasks.csv").open(newline="") as table:
-        for number, cells in enumerate(csv.DictReader(table), start=2):
-            where = f"config/tasks.csv, line {number}"
-            try:
-                row = {key: _typed(key, value) for key, value in cells.items()}
-            except ValueError as error:
-                raise ConfigurationError(f"{where} cannot be used: {error}") from error
-            check(row, "tasks", where)
-            if row["task"] in rows:
-                raise ConfigurationError(f"config/tasks.csv, line {number}: {row['task']} again")
-            rows[row["task"]] = TaskRow(**row)
+    for where, cells in _lines("tasks", "task"):
+        try:
+            row = {key: _typed(key, value) for key, value in cells.items()}
+        except ValueError as error:
+            raise ConfigurationError(f"{where} cannot be used: {error}") from error
+        check(row, "tasks", where)
+        rows[row["task"]] = TaskRow(**row)
     return rows
+
+
+def _lines(table: str, key: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield where each line of a table is, and its cells; no two with the same `key`."""
+    names = set()
+    with (CONFIG / f"{table}.csv").open(newline="") as file:
+        for number, cells in enumerate(csv.DictReader(file), start=2):
+            where = f"config/{table}.csv, line {number}"
+            if cells[key] in names:
+                raise ConfigurationError(f"{where}: {cells[key]} again")
+            names.add(cells[key])
+            yield where, cells
 
 
 def complete_columns(rows: Iterable[TaskRow]) -> set[str]:
@@ -133,14 +141,8 @@ def complete_columns(rows: Iterable[TaskRow]) -> set[str]:
 
 def _check_checkpoints() -> None:
     """Check config/checkpoints.csv, which `hear_mn` reads, before it is read."""
-    names = set()
-    with (CONFIG / "checkpoints.csv").open(newline="") as table:
-        for number, row in enumerate(csv.DictReader(table), start=2):
-            where = f"config/checkpoints.csv, line {number}"
-            check(row, "checkpoints", where)
-            if row["checkpoint"] in names:
-                raise ConfigurationError(f"{where}: {row['checkpoint']} again")
-            names.add(row["checkpoint"])
+    for where, cells in _lines("checkpoints", "checkpoint"):
+        check(cells, "checkpoints", where)
 
 
 def _typed(key: str, value: str) -> Any:

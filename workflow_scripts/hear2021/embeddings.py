@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from hear_mn.audio import AudioError
 from hear_mn.whole import write_json_whole
+from workflow_scripts.hear2021.planning import existing_files
 from workflow_scripts.hear2021.tasks import Clip, Task
 
 # Audio of a batch that is read ahead: what the network takes at a time, or a few times that. At
@@ -31,6 +32,8 @@ CPU_BATCH_SECONDS, CUDA_BATCH_SECONDS = 80.0, 2560.0
 CPU_BATCH_CLIPS, CUDA_BATCH_CLIPS = 256, 2560
 CPU_READERS, CUDA_READERS = 1, 3  # a GPU goes through audio faster than one core reads it
 SECONDS_BETWEEN_SAVES = 30.0
+
+Item = TypeVar("Item")
 
 
 class Embedder(Protocol):
@@ -124,9 +127,9 @@ def embed_task(
                     "features": _columns(_sizes(task, embedder)),
                     "rows": saved.rows,
                     "times_ms": saved.times_ms or None,
-                    "made_after": sorted(
-                        path.stem for path in manifest.parent.glob("[!.]*.json") if path != manifest
-                    ),
+                    "made_after": [
+                        parts for parts in existing_files(manifest.parent) if parts != manifest.stem
+                    ],
                 },
             )
             _progress_file(part).unlink()
@@ -152,7 +155,8 @@ def _embed(task: Task, embedder: Embedder, part: Path, identity: dict[str, Any])
     ):
         saved = time.perf_counter()
         batches = _on_device(_read_ahead(task, clips[resumed:], embedder), embedder.device)
-        for batch, matrix in _one_behind(_computed(batches, embedder, events, progress)):
+        computed = _computed(batches, embedder, events, progress)
+        for batch, matrix in _on_host(computed, embedder.device):
             _refuse_non_finite(matrix, batch, task, sizes)
             rows.write(matrix.numpy().data)
             progress.clips += len(batch)
@@ -224,12 +228,12 @@ def _batches(task: Task, clips: Sequence[Clip], embedder: Embedder) -> Iterator[
 
     Clips of events are so long that each is a batch.
     """
-    cuda = embedder.device.type == "cuda"
-    seconds = CUDA_BATCH_SECONDS if cuda else CPU_BATCH_SECONDS
-    most = CUDA_BATCH_CLIPS if cuda else CPU_BATCH_CLIPS
     if task.embedding_type == "event":
         yield from ([clip] for clip in clips)
         return
+    cuda = embedder.device.type == "cuda"
+    seconds = CUDA_BATCH_SECONDS if cuda else CPU_BATCH_SECONDS
+    most = CUDA_BATCH_CLIPS if cuda else CPU_BATCH_CLIPS
     for _, group in itertools.groupby(clips, key=lambda clip: embedder.alike(clip.n_samples)):
         alike = list(group)
         size = max(1, min(most, int(seconds * task.sample_rate / alike[-1].n_samples)))
@@ -245,24 +249,20 @@ def _on_device(
         yield from batches
         return
     uploads = torch.cuda.Stream(device)
-    waiting: list[tuple[list[Clip], torch.Tensor, torch.cuda.Event]] = []
+    computing = torch.cuda.current_stream(device)
 
-    def uploaded() -> Iterator[tuple[list[Clip], torch.Tensor]]:
-        while waiting:
-            batch, audio, arrived = waiting.pop()
-            computing = torch.cuda.current_stream(device)
-            computing.wait_event(arrived)
-            audio.record_stream(computing)
-            yield batch, audio
+    def sent() -> Iterator[tuple[list[Clip], torch.Tensor, torch.cuda.Event]]:
+        for batch, read in batches:
+            with torch.cuda.stream(uploads):
+                audio = read.to(device, non_blocking=True)
+                arrived = torch.cuda.Event()
+                arrived.record()
+            yield batch, audio, arrived
 
-    for batch, read in batches:
-        with torch.cuda.stream(uploads):
-            audio = read.to(device, non_blocking=True)
-            arrived = torch.cuda.Event()
-            arrived.record()
-        yield from uploaded()
-        waiting.append((batch, audio, arrived))
-    yield from uploaded()
+    for batch, audio, arrived in _one_behind(sent()):
+        computing.wait_event(arrived)
+        audio.record_stream(computing)
+        yield batch, audio
 
 
 def _computed(
@@ -293,28 +293,33 @@ def _computed(
         yield batch, torch.cat(list(features.values()), dim=-1)
 
 
-def _one_behind(
-    computed: Iterable[tuple[list[Clip], torch.Tensor]],
+def _on_host(
+    computed: Iterable[tuple[list[Clip], torch.Tensor]], device: torch.device
 ) -> Iterator[tuple[list[Clip], torch.Tensor]]:
     """Yield batches with their rows on the CPU; what a GPU gave when it has its next batch."""
-    waiting: list[tuple[list[Clip], torch.Tensor, torch.cuda.Event]] = []
+    if device.type != "cuda":
+        yield from computed
+        return
 
-    def arrived() -> Iterator[tuple[list[Clip], torch.Tensor]]:
-        while waiting:
-            batch, rows, copied = waiting.pop()
-            copied.synchronize()
-            yield batch, rows
+    def fetched() -> Iterator[tuple[list[Clip], torch.Tensor, torch.cuda.Event]]:
+        for batch, matrix in computed:
+            rows = torch.empty(matrix.shape, pin_memory=True).copy_(matrix, non_blocking=True)
+            copied = torch.cuda.Event()
+            copied.record()
+            yield batch, rows, copied
 
-    for batch, matrix in computed:
-        if not matrix.is_cuda:
-            yield batch, matrix
-            continue
-        rows = torch.empty(matrix.shape, pin_memory=True).copy_(matrix, non_blocking=True)
-        copied = torch.cuda.Event()
-        copied.record()
-        yield from arrived()
-        waiting.append((batch, rows, copied))
-    yield from arrived()
+    for batch, rows, copied in _one_behind(fetched()):
+        copied.synchronize()
+        yield batch, rows
+
+
+def _one_behind(items: Iterable[Item]) -> Iterator[Item]:
+    """Yield each item once the next one is there."""
+    waiting: list[Item] = []
+    for item in items:
+        yield from waiting
+        waiting = [item]
+    yield from waiting
 
 
 def _refuse_non_finite(
