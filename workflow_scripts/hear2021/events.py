@@ -5,11 +5,13 @@ arrays of all events at once instead of dictionaries of single frames and events
 milliseconds, as in HEAR's files.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 THRESHOLD = 0.5
 END_TOLERANCE_MS = 0.0001  # heareval adds it to an event's end, so that the end is in the event
@@ -37,12 +39,10 @@ class Events:
         """Return the number of events."""
         return len(self.clip)
 
-    def of(self, clip: int) -> "Events":
-        """Return the events of one clip."""
-        rows = self.clip == clip
-        return Events(
-            1, np.zeros(rows.sum(), int), self.label[rows], self.start[rows], self.end[rows]
-        )
+    def of(self, chosen: np.ndarray) -> "Events":
+        """Return some of the events, those where `chosen` (n_events,) is true."""
+        columns = (self.clip, self.label, self.start, self.end)
+        return Events(self.n_clips, *(column[chosen] for column in columns))
 
     @classmethod
     def from_lists(
@@ -64,17 +64,6 @@ class Events:
             label=np.array([index[str(event["label"])] for _, event in events], dtype=int),
             start=np.array([event["start"] for _, event in events], dtype=float),
             end=np.array([event["end"] for _, event in events], dtype=float),
-        )
-
-    @classmethod
-    def concatenate(cls, clips: Sequence["Events"]) -> "Events":
-        """Join the events of single clips, numbered in the order given."""
-        return cls(
-            n_clips=len(clips),
-            clip=np.repeat(np.arange(len(clips)), [len(events) for events in clips]),
-            label=np.concatenate([events.label for events in clips]),
-            start=np.concatenate([events.start for events in clips]),
-            end=np.concatenate([events.end for events in clips]),
         )
 
 
@@ -110,60 +99,146 @@ def active_labels(events: Events, times_ms: np.ndarray, n_labels: int) -> np.nda
     return active
 
 
+class Windows(NamedTuple):
+    """Where a median filter of one width looks, as indices.
+
+    Attributes:
+        padded: of predictions, the clips of this width one after the other, each padded.
+        first: of a window's first value among these, for each row.
+        rows: by clip and time, that the windows are of.
+    """
+
+    padded: torch.Tensor
+    first: torch.Tensor
+    rows: torch.Tensor
+
+
+class Timestamps:
+    """The timestamps of several clips, clip after clip as the rows of predictions are.
+
+    Args:
+        times_ms: (n_timestamps,) a clip, in any order, no two of a clip equal.
+        device: where the predictions are.
+
+    Attributes:
+        n_clips: number of clips.
+        clip: index of the clip, by clip and time, int (n_rows,).
+        time: ms, by clip and time, float64 (n_rows,).
+        is_first, is_last: of its clip, by clip and time, bool (n_rows,), on the device.
+    """
+
+    def __init__(self, times_ms: Sequence[np.ndarray], device: torch.device | str = "cpu") -> None:
+        times = np.concatenate([np.asarray(of_clip, dtype=float) for of_clip in times_ms])
+        self.n_clips = len(times_ms)
+        self.clip = np.repeat(np.arange(self.n_clips), [len(of_clip) for of_clip in times_ms])
+        self._order = np.lexsort((times, self.clip))
+        self.time = times[self._order]
+        self._device = torch.device(device)
+        changes = np.flatnonzero(np.diff(self.clip)) + 1
+        self._rows = np.split(np.arange(len(times)), changes)
+        self.is_first, self.is_last = torch.zeros(2, len(times), dtype=torch.bool, device=device)
+        self.is_first[[rows[0] for rows in self._rows]] = True
+        self.is_last[[rows[-1] for rows in self._rows]] = True
+        self._windows: dict[float, dict[int, Windows]] = {}
+
+    def filtered(self, active: torch.Tensor, median_filter_ms: float) -> torch.Tensor:
+        """Filter along the time of each clip, as scipy.ndimage.median_filter does numbers.
+
+        The filter takes the value of rank width // 2 in the window, which is above a threshold
+        where at least width - width // 2 values of the window are.
+
+        Args:
+            active: which values are above it, bool (n_rows, n_labels), as predictions are ordered.
+            median_filter_ms: length of the filter; 0 for none.
+
+        Returns:
+            bool (n_rows, n_labels), by clip and time.
+
+        Raises:
+            ValueError: for a clip with a single timestamp if there is a filter: its width is not
+                known.
+        """
+        if median_filter_ms not in self._windows:
+            self._windows[median_filter_ms] = self._windows_of(median_filter_ms)
+        found = torch.empty_like(active)
+        for width, windows in self._windows[median_filter_ms].items():
+            dtype = torch.uint8 if width < 256 else torch.int32
+            above = active.index_select(0, windows.padded).to(dtype)
+            count = above[: len(above) - width + 1].clone()
+            for shift in range(1, width):
+                count += above[shift : shift + len(count)]
+            enough = count >= width - width // 2
+            found.index_copy_(0, windows.rows, enough.index_select(0, windows.first))
+        return found
+
+    def _windows_of(self, median_filter_ms: float) -> dict[int, Windows]:
+        by_width: dict[int, list[np.ndarray]] = defaultdict(list)
+        for rows in self._rows:
+            width = 1
+            if median_filter_ms:
+                if len(rows) < 2:
+                    raise ValueError(
+                        "a clip with one timestamp has no hop to lay a median filter by"
+                    )
+                width = max(1, round(median_filter_ms / np.mean(np.diff(self.time[rows]))))
+            by_width[width].append(rows)
+        windows = {}
+        for width, clips in by_width.items():
+            before = width // 2
+            padding = (before, width - before - 1)
+            padded = [np.pad(rows, padding, mode="symmetric") for rows in clips]
+            is_of_a_row = [np.arange(len(p)) < len(r) for p, r in zip(padded, clips, strict=True)]
+            windows[width] = Windows(
+                *(
+                    torch.from_numpy(index).to(self._device)
+                    for index in (
+                        self._order[np.concatenate(padded)],
+                        np.flatnonzero(np.concatenate(is_of_a_row)),
+                        np.concatenate(clips),
+                    )
+                )
+            )
+        return windows
+
+
 def detect_events(
-    probabilities: np.ndarray,
-    times_ms: np.ndarray,
+    probabilities: torch.Tensor,
+    timestamps: Timestamps,
     *,
     median_filter_ms: float = 150,
     min_duration: float = 60.0,
     threshold: float = THRESHOLD,
 ) -> Events:
-    """Turn the label probabilities of one clip's timestamps into events.
+    """Turn label probabilities into events.
 
-    heareval's `create_events_from_prediction`: a median filter along time, a threshold, then every
-    run of timestamps above it is an event from the first to the last of them, if long enough.
+    heareval's `create_events_from_prediction`: a median filter along the time of a clip, a
+    threshold, then every run of timestamps above it is an event from the first to the last of them,
+    if long enough. All clips at once, where the probabilities are; only the events leave a GPU.
 
     Args:
-        probabilities: (n_timestamps, n_labels)
-        times_ms: (n_timestamps,), in any order, no two equal.
+        probabilities: (n_rows, n_labels)
+        timestamps: what the rows are, on the same device.
         median_filter_ms: length of the median filter; 0 for none.
         min_duration: ms from first to last timestamp that an event must have.
         threshold: probability above which a label is active.
 
     Returns:
-        The events of the clip, by start, then label.
+        The events by label, clip and start.
 
     Raises:
-        ValueError: for a clip with a single timestamp if there is a filter: its width is not known.
+        ValueError: for a clip with a single timestamp if there is a filter.
     """
-    order = np.argsort(times_ms, kind="stable")
-    times = np.asarray(times_ms, dtype=float)[order]
-    active = (np.asarray(probabilities)[order] > threshold).T
-    if median_filter_ms:
-        if len(times) < 2:
-            raise ValueError("a clip with one timestamp has no hop to lay a median filter by")
-        active = _median_filter(active, round(median_filter_ms / np.mean(np.diff(times))))
-    silent = np.zeros((len(active), 1), dtype=np.int8)
-    change = np.diff(active.astype(np.int8), axis=1, prepend=silent, append=silent)
-    label, first = np.nonzero(change == 1)
-    _, after = np.nonzero(change == -1)
-    start, end = times[first], times[after - 1]
-    long_enough = np.flatnonzero(end - start >= min_duration)
-    by_start = long_enough[np.argsort(start[long_enough], kind="stable")]
-    clip = np.zeros(len(by_start), dtype=int)
-    return Events(1, clip, label[by_start], start[by_start], end[by_start])
+    active = timestamps.filtered(probabilities > threshold, median_filter_ms).t().contiguous()
+    begins, ends = active.clone(), active.clone()
+    begins[:, 1:] &= active[:, :-1].logical_not() | timestamps.is_first[1:]
+    ends[:, :-1] &= active[:, 1:].logical_not() | timestamps.is_last[:-1]
+    # The nth begin goes with the nth end, both being by label and then row.
+    label, first = np.divmod(_true_at(begins), len(timestamps.time))
+    last = _true_at(ends) % len(timestamps.time)
+    start, end = timestamps.time[first], timestamps.time[last]
+    events = Events(timestamps.n_clips, timestamps.clip[first], label, start, end)
+    return events.of(end - start >= min_duration)
 
 
-def _median_filter(active: np.ndarray, width: int) -> np.ndarray:
-    """Filter boolean rows as scipy.ndimage.median_filter does numbers before a threshold.
-
-    The filter takes the value of rank width // 2 in the window, which is above the threshold where
-    at least width - width // 2 values of the window are.
-    """
-    if width == 0:
-        return active
-    before = width // 2
-    padded = np.pad(active, ((0, 0), (before, width - before - 1)), mode="symmetric")
-    above = np.cumsum(padded, axis=1, dtype=np.int32)
-    above = np.concatenate([np.zeros((len(above), 1), np.int32), above], axis=1)
-    return above[:, width:] - above[:, :-width] >= width - before
+def _true_at(values: torch.Tensor) -> np.ndarray:
+    return values.view(-1).nonzero().squeeze(1).cpu().numpy()

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from workflow_scripts.hear2021.events import Events, detect_events
+from workflow_scripts.hear2021.events import Events, Timestamps, detect_events
 from workflow_scripts.hear2021.heareval_definitions import (
     EVENT_POSTPROCESSING_GRID,
     parameter_grid,
@@ -42,7 +42,7 @@ class Predictions:
 
 
 class Accuracy:
-    """heareval's Top1Accuracy and ChromaAccuracy, on all rows at once.
+    """heareval's Top1Accuracy and ChromaAccuracy, of all rows at once, where the tensors are.
 
     Args:
         name: heareval's name of the score.
@@ -59,9 +59,9 @@ class Accuracy:
         """Return heareval's name of the score."""
         return self._name
 
-    def __call__(self, predictions: np.ndarray, targets: np.ndarray) -> float:
+    def __call__(self, probabilities: torch.Tensor, active: torch.Tensor) -> float:
         """Return the share of rows (n_rows, n_labels) whose largest values are at one label."""
-        predicted, true = predictions.argmax(axis=1), targets.argmax(axis=1)
+        predicted, true = probabilities.argmax(dim=1), active.argmax(dim=1)
         if self._classes is not None:
             predicted, true = predicted % self._classes, true % self._classes
         return int((predicted == true).sum()) / len(true)
@@ -94,6 +94,7 @@ class Scorer:
         self._scores_decide = metadata.get("use_scoring_for_early_stopping", True)
         self.mode = "max" if self._scores_decide and self._scores[0].maximize else "min"
         self._postprocessings: list[Postprocessing] = [()]
+        self._timestamps_by_split: dict[str, Timestamps] = {}
         if packed.task.embedding_type == "event":
             grid = metadata.get("evaluation_params", {}).get(
                 "event_postprocessing_grid", EVENT_POSTPROCESSING_GRID
@@ -143,28 +144,29 @@ class Scorer:
         return self._loss(predictions.logits, targets).item()
 
     def _deciding_score(self, predictions: Predictions) -> float:
-        probabilities = predictions.probabilities
-        if probabilities.is_cuda and str(self._scores[0]) == "mAP":
-            split = self._packed.splits[predictions.split]
-            active = self._packed.active[split.start : split.stop]
-            return mean_average_precision(probabilities, active)
+        if predictions.probabilities.is_cuda and str(self._scores[0]) == "mAP":
+            return mean_average_precision(predictions.probabilities, self._active(predictions))
         return self._scene_score(self._scores[0], predictions)
 
     def _scene_score(self, function: "Accuracy | ScoreFunction", predictions: Predictions) -> float:
+        tensors = predictions.probabilities, self._active(predictions)
+        if isinstance(function, Accuracy):
+            return function(*tensors)
+        return function(*(tensor.cpu().numpy() for tensor in tensors))
+
+    def _active(self, predictions: Predictions) -> torch.Tensor:
         split = self._packed.splits[predictions.split]
-        active = self._packed.active[split.start : split.stop].cpu().numpy()
-        return function(predictions.probabilities.cpu().numpy(), active)
+        return self._packed.active[split.start : split.stop]
 
     def _events(self, predictions: Predictions, postprocessing: Postprocessing) -> Events:
-        times = self._packed.splits[predictions.split].times_ms
-        ends = np.cumsum([len(clip) for clip in times])
-        clips = np.split(predictions.probabilities.cpu().numpy(), ends[:-1])
-        return Events.concatenate(
-            [
-                detect_events(probabilities, times_ms, **dict(postprocessing))
-                for probabilities, times_ms in zip(clips, times, strict=True)
-            ]
-        )
+        timestamps = self._timestamps(predictions.split)
+        return detect_events(predictions.probabilities, timestamps, **dict(postprocessing))
+
+    def _timestamps(self, split: str) -> Timestamps:
+        if split not in self._timestamps_by_split:
+            times_ms = self._packed.splits[split].times_ms
+            self._timestamps_by_split[split] = Timestamps(times_ms, self._packed.device)
+        return self._timestamps_by_split[split]
 
     def _event_scores(
         self, function: "Accuracy | ScoreFunction", events: Events, split: str
