@@ -106,13 +106,18 @@ def begin():
 def report_what_is_there():
     """Make the tables and figures of an unfinished run; what is missing stands in them.
 
-    They are dated before all scores, so that the next run makes them again.
+    A score that the run would have made again is missing. The files are dated before all scores, so
+    that the next run makes them again.
     """
+    outdated = " ".join(
+        f"results/scores/{variant}/{task}.json" for variant, task in MESSAGES.unfinished_pairs()
+    )
     unfinished = [job for job in workflow.dag.needrun_jobs() if job.rule.name in REPORT_RULES]
     for job in sorted(unfinished, key=lambda job: REPORT_RULES.index(job.rule.name)):
         for path in [*job.output, *job.log]:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-        if subprocess.run(job.shellcmd, shell=True).returncode:
+        command = f"{job.shellcmd} {outdated}" if job.rule.name == "aggregate" else job.shellcmd
+        if subprocess.run(command, shell=True).returncode:
             logger.info(f"No {job.rule.name} of what is there, see {job.log}")
         elif job.rule.name == "aggregate":
             say_why(job.output.missing)

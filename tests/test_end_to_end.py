@@ -104,6 +104,10 @@ def test_a_pair_that_failed_is_tried_again_by_the_same_command(tmp_path):
     without = planned_jobs(folder, "--config", f"tasks=[{task}]", "task_sources={}")
     assert "evaluate" not in without
     assert without["aggregate"] >= 1
+    damaged = f"task_sources={{{task}: damaged.tar.gz, {failing}: damaged.tar.gz}}"
+    assert snakemake(folder, "-j2", "-k", "--config", damaged).returncode != 0
+    missing = rows(folder / "results/mini/tables/missing.csv")
+    assert {row["task"] for row in missing} == {task, failing}  # a score of the data before
 
 
 def test_the_published_comparison_in_the_repository_is_what_the_workflow_makes(mini, repository):

@@ -35,11 +35,18 @@ def write_score(folder: Path, model: str, task: str, score: float, folds: int = 
     path.write_text(json.dumps(result | {"provenance": {"seed": 42}}))
 
 
-def run(folder: Path, variants: list[str], tasks: list[str], out: str = "tables") -> Path:
+def run(
+    folder: Path,
+    variants: list[str],
+    tasks: list[str],
+    out: str = "tables",
+    outdated: list[Path] | None = None,
+) -> Path:
     tables = folder / out
     names = ["scores", "normalised", "means", "leaderboard_row", "missing"]
     files = {name: tables / f"{name}.csv" for name in names}
-    aggregate(variants=variants, tasks=tasks, score_folder=folder / "scores", **files)
+    scores = folder / "scores"
+    aggregate(variants=variants, tasks=tasks, score_folder=scores, outdated=outdated or [], **files)
     return tables
 
 
@@ -73,6 +80,18 @@ def test_a_score_is_normalised_by_the_challenge_maximum_or_by_the_best_possible_
     assert float(challenge["normalised"]) == pytest.approx(0.9 / 0.947499991)
     assert (mini["normaliser"], mini["normaliser_source"]) == ("1", "best possible value")
     assert mini["normalised"] == "0.9"
+
+
+def test_an_outdated_score_is_a_missing_one(tmp_path):
+    for task in MINI[:2]:
+        write_score(tmp_path / "scores", MODEL, task, 0.9)
+    outdated = tmp_path / "scores" / MODEL / f"{MINI[0]}.json"
+    tables = run(tmp_path, [MODEL], MINI[:2], outdated=[outdated])
+    assert row(tables / "scores.csv", model=MODEL, task=MINI[0])["score"] == ""
+    assert row(tables / "scores.csv", model=MODEL, task=MINI[1])["score"] == "0.9"
+    (missing,) = rows(tables / "missing.csv")
+    assert missing["task"] == MINI[0]
+    assert "other settings" in missing["reason"]
 
 
 def test_beehive_is_one_task_and_the_mean_of_its_two_directories(tmp_path):

@@ -26,6 +26,7 @@ def aggregate(
     means: Path,
     leaderboard_row: Path,
     missing: Path,
+    outdated: list[Path],
 ) -> None:
     """Write the tables of a run.
 
@@ -38,10 +39,11 @@ def aggregate(
         means: one row a model, its means by category and overall, tasks counted and missing.
         leaderboard_row: the run's models in the columns of the HEAR leaderboard.
         missing: the pairs of the run without a score, and why.
+        outdated: score files of other settings or data than the run's; they do not count.
     """
     rows = [task_table()[name] for name in tasks]
     published = read_published()
-    table, without_score = score_table(score_folder, variants, rows, published)
+    table, without_score = score_table(score_folder, variants, rows, published, outdated)
     comparison = Comparison(table, reported_tasks(rows), published)
     write_table(table, scores)
     write_table(normalised_table(comparison), normalised)

@@ -206,6 +206,14 @@ class RunMessages(logging.Handler):
         lines.append(f"Every job's time, memory and device: {table}")
         return "\n".join(lines)
 
+    def unfinished_pairs(self) -> list[tuple[str, str]]:
+        """Return the pairs (variant, task) that the run was to score and has not."""
+        return [
+            (job.wildcards["variant"], job.wildcards["task"])
+            for job in self.jobs.values()
+            if job.is_pair and job.seconds is None
+        ]
+
     def reasons(self) -> dict[tuple[str, str], str]:
         """Return why pairs (variant, task) have no score, where that is a job that failed."""
         failed = {number: job for number, job in self.jobs.items() if job.error}
