@@ -51,8 +51,11 @@ def check_audio(
 
 
 def waveform(audio: Tensor, device: torch.device) -> Tensor:
-    """Return floating point or int16 audio as float32 on a device; without waiting for a GPU."""
-    moved = audio.to(device, non_blocking=True)
+    """Return floating point or int16 audio as float32 on a device.
+
+    Audio in host memory has been read when this returns: its memory may be used again.
+    """
+    moved = audio.to(device)
     return moved.float().mul_(INT16_SCALE) if audio.dtype == torch.int16 else moved.float()
 
 

@@ -214,7 +214,9 @@ class Embedder(nn.Module):
                         vectors[sounds, first : last + 1] = self._embed_span(
                             span, length, step, lengths[sounds] if lengths else None
                         )
-            except torch.cuda.OutOfMemoryError:
+            except RuntimeError as error:
+                if not _is_out_of_memory(error):
+                    raise
                 self._halve_batch(limit)
                 continue
             sound = sounds.stop
@@ -229,16 +231,15 @@ class Embedder(nn.Module):
     ) -> Tensor:
         """Return the vectors [n_sounds, n_windows, size] of the windows of a few seconds."""
         half = self.precision == "half" and self.device.type == "cuda"
-        mels = self.frontend.windows(audio, length, step, half=half, lengths=lengths).flatten(0, 1)
-        found = {"mels": mels.mean(-1)}
-        if self._tapped:
-            # Written in this order, or convolutions of one channel would leave the network's.
-            images = mels.unsqueeze(1).contiguous(memory_format=torch.channels_last)
-            with (
-                torch.autocast(self.device.type, torch.float16, enabled=half),
-                _without_tensor_float_32(),
-            ):
-                found |= self.network(images, self._tapped)
+        with _without_tensor_float_32():
+            mels = self.frontend.windows(audio, length, step, half=half, lengths=lengths)
+            mels = mels.flatten(0, 1)
+            found = {"mels": mels.mean(-1)}
+            if self._tapped:
+                # Written in this order, or convolutions of one channel would leave the network's.
+                images = mels.unsqueeze(1).contiguous(memory_format=torch.channels_last)
+                with torch.autocast(self.device.type, torch.float16, enabled=half):
+                    found |= self.network(images, self._tapped)
         joined = torch.cat([found[name].float() for name in self.features], dim=1)
         return joined.view(len(audio), -1, self.scene_size)
 
@@ -339,8 +340,8 @@ class ModuleEmbedder(nn.Module):
             return self.module.get_scene_embeddings(
                 waveform(audio, self.device), self.model
             ).float()
-        except torch.cuda.OutOfMemoryError:
-            if len(audio) == 1:
+        except RuntimeError as error:
+            if len(audio) == 1 or not _is_out_of_memory(error):
                 raise
         torch.cuda.empty_cache()
         return torch.cat([self._scene_vectors(half) for half in audio.tensor_split(2)])
@@ -396,10 +397,22 @@ def _load_module(row: Checkpoint, weights: Path | None) -> tuple[ModuleType, Any
 
 @contextmanager
 def _without_tensor_float_32() -> Iterator[None]:
-    """Let cuDNN round no input of a float32 convolution to 10 bits, as it does by default."""
-    allowed = torch.backends.cudnn.allow_tf32
+    """Round no input of a float32 convolution or product to 10 bits.
+
+    cuDNN does so by default, and products where a program or its environment has asked for it.
+    """
+    convolutions = torch.backends.cudnn.allow_tf32
+    products = torch.get_float32_matmul_precision()
     torch.backends.cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = allowed
+        torch.backends.cudnn.allow_tf32 = convolutions
+        torch.set_float32_matmul_precision(products)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Return whether a GPU had too little memory; its libraries say so in their own ways."""
+    said = ("ALLOC_FAILED", "unable to find an engine")
+    return isinstance(error, torch.cuda.OutOfMemoryError) or any(s in str(error) for s in said)

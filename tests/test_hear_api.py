@@ -233,14 +233,22 @@ def test_all_features_come_from_one_pass(embedder, monkeypatch):
     assert len(calls) == 1
 
 
-def test_out_of_gpu_memory_halves_the_batch_with_a_warning(embedder, monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.cuda.OutOfMemoryError(),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"),
+    ],
+)
+def test_out_of_gpu_memory_halves_the_batch_with_a_warning(embedder, monkeypatch, error):
     audio = noise(2, 32000)
     expected, _ = embedder.timestamp_vectors(audio)
     forward = embedder.network.forward
 
     def forward_in_little_memory(log_mels, wanted):
         if len(log_mels) > 10:
-            raise torch.cuda.OutOfMemoryError
+            raise error
         return forward(log_mels, wanted)
 
     monkeypatch.setattr(embedder.network, "forward", forward_in_little_memory)
@@ -249,6 +257,15 @@ def test_out_of_gpu_memory_halves_the_batch_with_a_warning(embedder, monkeypatch
     batches = [str(warning.message).split()[5] for warning in caught]
     assert batches == ["256", "128", "64", "32", "16"]
     assert_equal_up_to_rounding(found, expected)
+
+
+def test_another_error_than_too_little_memory_is_raised_as_it_is(embedder, monkeypatch):
+    def forward_in_error(log_mels, wanted):
+        raise RuntimeError("an illegal memory access was encountered")
+
+    monkeypatch.setattr(embedder.network, "forward", forward_in_error)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        embedder.timestamps(noise(1, 16000))
 
 
 def test_no_memory_for_one_window_is_an_error(embedder, monkeypatch):

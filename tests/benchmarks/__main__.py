@@ -2,8 +2,10 @@
 
 import argparse
 import os
+import sys
 import tempfile
 import time
+import traceback
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -395,13 +397,19 @@ def main(arguments: list[str] | None = None) -> None:
         benchmark = Benchmark(
             Path(folder), options.quick, options.threads, options.repeat, dict(options.rate)
         )
+        failed = False
         for part in parts:
             measure = getattr(benchmark, part)
             started, load = time.perf_counter(), os.getloadavg()[0]
-            text = measure()
+            try:
+                text = measure()
+            except Exception:  # the parts after it are worth their time all the same
+                failed = True
+                text = traceback.format_exc()
             seconds, after = time.perf_counter() - started, os.getloadavg()[0]
             took = f"{seconds:.0f} s, load {load:.1f} before and {after:.1f} after"
             print(f"\n## {part}\n\n{measure.__doc__} ({took})\n\n{text}", flush=True)
+    sys.exit(failed)
 
 
 def _rate(text: str) -> tuple[str, float]:

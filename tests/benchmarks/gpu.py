@@ -1,6 +1,5 @@
 """What only a GPU can tell: how busy a pass keeps it, half precision, too little memory."""
 
-import math
 import statistics
 import tempfile
 import threading
@@ -42,9 +41,11 @@ def busy_table(
         for checkpoint_name, weights in checkpoints.items():
             embedder = load_embedder(checkpoint_name, weights, ("logits", "e1"), device)
             with tempfile.TemporaryDirectory() as folder:
-                run_pass(given, embedder, Path(folder))  # the batch size is found, kernels loaded
-                once = run_pass(given, embedder, Path(folder))
-                long = repeated(given, math.ceil(BUSY_SECONDS / once["seconds"]))
+                times, seconds = 1, 0.0
+                while seconds < BUSY_SECONDS:  # the first finds the batch size and loads kernels
+                    long = repeated(given, times)
+                    seconds = run_pass(long, embedder, Path(folder))["seconds"]
+                    times *= 2
                 with utilisation(device) as samples:
                     done = run_pass(long, embedder, Path(folder))
             busy = statistics.fmean(samples)

@@ -82,7 +82,7 @@ def _refuse_an_old_gpu(index: int) -> None:
     compiled = [name for name in torch.cuda.get_arch_list() if name.startswith("sm_")]
     if f"sm_{major}{minor}" in compiled:
         return
-    oldest = min(int(name.removeprefix("sm_").rstrip("a")) for name in compiled)
+    oldest = min(int(name.removeprefix("sm_").rstrip("af")) for name in compiled)
     if 10 * major + minor < oldest:
         raise DeviceError(
             f"{torch.cuda.get_device_name(index)} on {socket.gethostname()} has compute "

@@ -14,7 +14,6 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
-from torch.nn.functional import batch_norm
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from workflow_scripts.hear2021.heareval_definitions import FullyConnectedPrediction
@@ -166,7 +165,9 @@ class Stack:
     def _logits(self, rows: torch.Tensor, chosen: list[int], *, training: bool) -> torch.Tensor:
         """Return logits (n_chosen, n_labels, n_rows) for rows (n_chosen, n_rows, size)."""
         everyone = self._is_everyone(chosen)
-        vectors = self._parameters if everyone else self._parameters[self._index(chosen)]
+        vectors = self._parameters
+        if not everyone:
+            vectors = vectors.index_select(0, self._index(chosen))
         split = vectors.split([shape.numel() for shape in self._shapes.values()], dim=1)
         of = {
             name: part.view(len(chosen), *shape)
@@ -182,16 +183,18 @@ class Stack:
                     self._buffers[f"{name}.{kind}"] for kind in ("running_mean", "running_var")
                 ]
                 mean, variance = (s if everyone else s[self._index(chosen)] for s in statistics)
-                x = batch_norm(
+                # torch.nn.functional.batch_norm would take cuDNN's, which is slow for this shape.
+                normed, _, _ = torch.native_batch_norm(
                     x.reshape(1, -1, x.shape[-1]),
-                    mean.view(-1),
-                    variance.view(-1),
                     of[f"{name}.weight"].reshape(-1),
                     of[f"{name}.bias"].reshape(-1),
+                    mean.view(-1),
+                    variance.view(-1),
                     training,
                     layer.momentum,
                     layer.eps,
-                ).view_as(x)
+                )
+                x = normed.view_as(x)
                 if training and not everyone:
                     for whole, part in zip(statistics, (mean, variance), strict=True):
                         whole[self._index(chosen)] = part
