@@ -18,7 +18,7 @@ from workflow_scripts.hear2021.packs import (
     kept_scores,
     pack_of,
 )
-from workflow_scripts.hear2021.progress import Job, RunMessages, gather_performance
+from workflow_scripts.hear2021.progress import Job, RunMessages, gather_performance, on_gpu
 from workflow_scripts.hear2021.site import (
     Request,
     Site,
@@ -26,6 +26,7 @@ from workflow_scripts.hear2021.site import (
     check_site,
     check_status_queries,
     read_site,
+    running_jobs,
 )
 
 SETTINGS = {
@@ -333,3 +334,30 @@ def test_the_performance_table_joins_benchmarks_with_what_jobs_measured(tmp_path
     assert (embed["seconds"], embed["device"], embed["slurm_job_id"]) == (12.5, "H200", "17")
     assert embed["peak_gpu_memory_mb"] == 2.0
     assert (prepare["rule"], prepare["task"], prepare["seconds"]) == ("prepare_task", "esc50", 3.0)
+
+
+def test_an_evaluation_of_a_task_with_dots_in_its_name_keeps_its_measures(tmp_path):
+    pair = Path("mn04_as_e1", "esc50-v2.0.0-full")
+    for path, content in {
+        f"benchmarks/evaluate/{pair}.jsonl": '{"s": 60.0}\n',
+        f"scores/{pair}.json": '{"provenance": {"device": "H200"}}',
+    }.items():
+        file = tmp_path / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content)
+    (row,) = gather_performance(tmp_path, {pair.parent.name}, {pair.name})
+    assert row["device"] == "H200"
+    assert on_gpu(row)
+
+
+def test_a_squeue_that_fails_during_a_run_costs_a_progress_line_its_count_and_no_job(
+    tmp_path, monkeypatch
+):
+    squeue = tmp_path / "squeue"
+    squeue.write_text("#!/bin/sh\necho 'Socket timed out' >&2\nexit 1\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    messages = RunMessages(lambda line: None, lambda variant, task: 0.5)
+    jobs = {1: Job("embed", {"checkpoint": "mn04_as", "task": "esc50"}, 30, started=1.0)}
+    messages.begin(jobs, lambda: running_jobs("hear-mn", tmp_path))
+    assert "0 done, 1 running, 0 waiting" in messages.counts()

@@ -18,16 +18,16 @@ def fetch_checkpoint(checkpoint: str, local: str, output: Path) -> None:
     Args:
         checkpoint: a row of config/checkpoints.csv.
         local: a weights file to take; empty for the published one.
-        output: the .json to write: path, size and sha256. A module that is not ours and finds its
-            own weights has neither, but its version.
+        output: the .json to write: path, size and sha256 of the weights; none where a module that
+            is not ours finds its own. Of such a module also its version.
     """
     row = checkpoint_row(checkpoint)
-    if local:
-        found = _described(Path(local))
-    elif row.module:
-        found = {"path": None, "size": None, "sha256": None, **_importable(row)}
+    if row.module and not local:
+        found: dict[str, Any] = {"path": None, "size": None, "sha256": None}
     else:
-        found = _described(locate(checkpoint))
+        found = _described(Path(local) if local else locate(checkpoint))
+    if row.module:
+        found |= _importable(row)
     write_json_whole(output, {"checkpoint": checkpoint, **found})
 
 

@@ -102,17 +102,18 @@ class RunMessages(logging.Handler):
         self.jobs: dict[int, Job] = {}
         self._write = write
         self._read_score = read_score
-        self._count_running: Callable[[], int] | None = None
+        self._count_running: Callable[[], int | None] | None = None
         self._began = time.monotonic()
 
     def begin(
-        self, jobs: Mapping[int, Job], count_running: Callable[[], int] | None = None
+        self, jobs: Mapping[int, Job], count_running: Callable[[], int | None] | None = None
     ) -> None:
         """Follow `jobs` from now on.
 
         Args:
             jobs: the planned jobs by Snakemake's job id.
-            count_running: returns how many jobs run, where fewer may run than were handed over.
+            count_running: returns how many jobs run, where fewer may run than were handed over;
+                None if that is not known.
         """
         self.jobs = dict(jobs)
         self._count_running = count_running
@@ -157,8 +158,9 @@ class RunMessages(logging.Handler):
         done = [job for job in jobs if job.seconds is not None]
         handed_over = [job for job in jobs if job.seconds is None and job.started is not None]
         running = len(handed_over)
-        if self._count_running is not None:
-            running = min(running, self._count_running())
+        counted = self._count_running() if self._count_running is not None else None
+        if counted is not None:
+            running = min(running, counted)
         waiting = len(self.jobs) - len(done) - running
         text = (
             f"{sum(job.is_pair for job in done)} of {len(pairs)} pairs | jobs: {len(done)} done, "
@@ -301,7 +303,7 @@ def gather_performance(
             measured = _read(results / "performance" / rule / Path(*names).with_suffix(".json"))
         elif rule in EVALUATION_RULES:
             row |= dict(zip(("model", "task"), names, strict=True))
-            scored = _read(results / "scores" / Path(*names).with_suffix(".json"))
+            scored = _read(results / "scores" / names[0] / f"{names[1]}.json")  # tasks have dots
             measured = scored.get("provenance", {})
         else:
             row["task"] = names[0]

@@ -237,9 +237,16 @@ def cancel_leftovers(prefix: str, folder: Path) -> list[str]:
     return leftovers
 
 
-def running_jobs(prefix: str, folder: Path) -> int:
-    """Return how many of the workflow's jobs in `folder` run, not counting those in the queue."""
-    return len(_jobs_of(prefix, folder, "RUNNING"))
+def running_jobs(prefix: str, folder: Path) -> int | None:
+    """Return how many of the workflow's jobs in `folder` run, not counting those in the queue.
+
+    None while SLURM does not answer: only a progress line wants to know, and an error would end
+    the run and its jobs.
+    """
+    try:
+        return len(_jobs_of(prefix, folder, "RUNNING"))
+    except SiteError:
+        return None
 
 
 def _jobs_of(prefix: str, folder: Path, states: str = "PENDING,RUNNING,COMPLETING") -> list[str]:
