@@ -109,10 +109,10 @@ def report_what_is_there():
     A score that the run would have made again is missing. The files are dated before all scores, so
     that the next run makes them again.
     """
-    outdated = " ".join(
-        f"results/scores/{variant}/{task}.json" for variant, task in MESSAGES.unfinished_pairs()
-    )
-    unfinished = [job for job in workflow.dag.needrun_jobs() if job.rule.name in REPORT_RULES]
+    left = list(workflow.dag.needrun_jobs())
+    pairs = (job for job in left if job.rule.name in progress.EVALUATION_RULES)
+    outdated = " ".join(job.output.scores for job in pairs)
+    unfinished = [job for job in left if job.rule.name in REPORT_RULES]
     for job in sorted(unfinished, key=lambda job: REPORT_RULES.index(job.rule.name)):
         for path in [*job.output, *job.log]:
             Path(path).parent.mkdir(parents=True, exist_ok=True)

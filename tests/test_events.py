@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from heareval.score import available_scores
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from intervaltree import IntervalTree
 from scipy.ndimage import median_filter
@@ -69,13 +69,14 @@ def predicted_clips(draw):
 @settings(max_examples=200, deadline=None)
 @given(
     clips=predicted_clips(),
-    # (scipy takes other values for 2 timestamps from a width of 18 on)
-    median_filter_ms=st.sampled_from([0, 20, 50, 100, 150, 200, 250, 600]),
+    median_filter_ms=st.sampled_from([0, 20, 50, 100, 150, 200, 250, 600, 1000]),
     min_duration=st.sampled_from([0, 50, 60.0, 125, 250]),
 )
 def test_detected_events_equal_hearevals(
     heareval_create_events, clips, median_filter_ms, min_duration
 ):
+    # From a width of 18 on scipy 1.17 gives two timestamps, and only two, other values than a sort.
+    assume(median_filter_ms < 1000 or all(len(times_ms) > 2 for _, times_ms in clips))
     arguments = {"median_filter_ms": median_filter_ms, "min_duration": min_duration}
     expected = [
         heareval_create_events(

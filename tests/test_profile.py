@@ -361,3 +361,14 @@ def test_a_squeue_that_fails_during_a_run_costs_a_progress_line_its_count_and_no
     jobs = {1: Job("embed", {"checkpoint": "mn04_as", "task": "esc50"}, 30, started=1.0)}
     messages.begin(jobs, lambda: running_jobs("hear-mn", tmp_path))
     assert "0 done, 1 running, 0 waiting" in messages.counts()
+
+
+def test_a_message_that_cannot_be_made_ends_no_run(capsys):
+    def read_score(variant, task):
+        raise FileNotFoundError("esc50.json")
+
+    messages = RunMessages(lambda line: None, read_score)
+    messages.begin({1: Job("evaluate", {"variant": "mn04_as_e1", "task": "esc50"}, 10)})
+    happened(messages, "job_finished", job_id=1)
+    assert "FileNotFoundError: esc50.json" in capsys.readouterr().err
+    assert "1 of 1 pairs" in messages.counts()

@@ -39,11 +39,6 @@ class Events:
         """Return the number of events."""
         return len(self.clip)
 
-    def of(self, chosen: np.ndarray) -> "Events":
-        """Return some of the events, those where `chosen` (n_events,) is true."""
-        columns = (self.clip, self.label, self.start, self.end)
-        return Events(self.n_clips, *(column[chosen] for column in columns))
-
     @classmethod
     def from_lists(
         cls, clips: Sequence[Sequence[Mapping[str, Any]]], labels: Sequence[str]
@@ -134,11 +129,10 @@ class Timestamps:
         self._order = np.lexsort((times, self.clip))
         self.time = times[self._order]
         self._device = torch.device(device)
-        changes = np.flatnonzero(np.diff(self.clip)) + 1
-        self._rows = np.split(np.arange(len(times)), changes)
-        self.is_first, self.is_last = torch.zeros(2, len(times), dtype=torch.bool, device=device)
-        self.is_first[[rows[0] for rows in self._rows]] = True
-        self.is_last[[rows[-1] for rows in self._rows]] = True
+        changes = np.diff(self.clip) != 0
+        self._rows = np.split(np.arange(len(times)), np.flatnonzero(changes) + 1)
+        self.is_first = torch.as_tensor(np.append(True, changes), device=device)
+        self.is_last = torch.as_tensor(np.append(changes, True), device=device)
         self._windows: dict[float, dict[int, Windows]] = {}
 
     def filtered(self, active: torch.Tensor, median_filter_ms: float) -> torch.Tensor:
@@ -188,16 +182,12 @@ class Timestamps:
             padding = (before, width - before - 1)
             padded = [np.pad(rows, padding, mode="symmetric") for rows in clips]
             is_of_a_row = [np.arange(len(p)) < len(r) for p, r in zip(padded, clips, strict=True)]
-            windows[width] = Windows(
-                *(
-                    torch.from_numpy(index).to(self._device)
-                    for index in (
-                        self._order[np.concatenate(padded)],
-                        np.flatnonzero(np.concatenate(is_of_a_row)),
-                        np.concatenate(clips),
-                    )
-                )
+            indices = (
+                self._order[np.concatenate(padded)],
+                np.flatnonzero(np.concatenate(is_of_a_row)),
+                np.concatenate(clips),
             )
+            windows[width] = Windows(*(torch.as_tensor(i, device=self._device) for i in indices))
         return windows
 
 
@@ -235,9 +225,15 @@ def detect_events(
     # The nth begin goes with the nth end, both being by label and then row.
     label, first = np.divmod(_true_at(begins), len(timestamps.time))
     last = _true_at(ends) % len(timestamps.time)
-    start, end = timestamps.time[first], timestamps.time[last]
-    events = Events(timestamps.n_clips, timestamps.clip[first], label, start, end)
-    return events.of(end - start >= min_duration)
+    long_enough = timestamps.time[last] - timestamps.time[first] >= min_duration
+    label, first, last = label[long_enough], first[long_enough], last[long_enough]
+    return Events(
+        n_clips=timestamps.n_clips,
+        clip=timestamps.clip[first],
+        label=label,
+        start=timestamps.time[first],
+        end=timestamps.time[last],
+    )
 
 
 def _true_at(values: torch.Tensor) -> np.ndarray:

@@ -120,7 +120,16 @@ class RunMessages(logging.Handler):
         self._began = time.monotonic()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take a record of Snakemake's logger."""
+        """Take a record of Snakemake's logger.
+
+        An error is told and goes no further: Snakemake would end the run and its jobs.
+        """
+        try:
+            self._follow(record)
+        except Exception:
+            self.handleError(record)
+
+    def _follow(self, record: logging.LogRecord) -> None:
         event = str(getattr(record, "event", "") or "")
         if event == "group_error":  # the log of the SLURM job that its members shared
             for member in getattr(record, "job_error_info", []):
@@ -208,14 +217,6 @@ class RunMessages(logging.Handler):
         lines.append(f"Every job's time, memory and device: {table}")
         return "\n".join(lines)
 
-    def unfinished_pairs(self) -> list[tuple[str, str]]:
-        """Return the pairs (variant, task) that the run was to score and has not."""
-        return [
-            (job.wildcards["variant"], job.wildcards["task"])
-            for job in self.jobs.values()
-            if job.is_pair and job.seconds is None
-        ]
-
     def reasons(self) -> dict[tuple[str, str], str]:
         """Return why pairs (variant, task) have no score, where that is a job that failed."""
         failed = {number: job for number, job in self.jobs.items() if job.error}
@@ -286,7 +287,8 @@ def gather_performance(
     """
     rows = []
     for file in sorted(results.glob("benchmarks/*/**/*.jsonl")):
-        rule, *names = file.relative_to(results / "benchmarks").with_suffix("").parts
+        measures = file.relative_to(results / "benchmarks").with_suffix(".json")
+        rule, *names = measures.with_suffix("").parts
         lines = [line for line in file.read_text().splitlines() if line]
         if not lines:
             continue
@@ -300,10 +302,10 @@ def gather_performance(
         measured: dict[str, Any] = {}
         if rule == "embed":
             row |= dict(zip(("model", "task", "parts"), names, strict=True))
-            measured = _read(results / "performance" / rule / Path(*names).with_suffix(".json"))
+            measured = _read(results / "performance" / measures)
         elif rule in EVALUATION_RULES:
             row |= dict(zip(("model", "task"), names, strict=True))
-            scored = _read(results / "scores" / names[0] / f"{names[1]}.json")  # tasks have dots
+            scored = _read(results / "scores" / measures.relative_to(rule))
             measured = scored.get("provenance", {})
         else:
             row["task"] = names[0]
