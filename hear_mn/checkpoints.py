@@ -4,8 +4,9 @@
 
 - `url`: a released file, fetched on first use;
 - `seeded`: made on the spot from the names and shapes of the entries (`hear_mn.seeded`);
-- `module`: not ours: any importable module with the HEAR API. Such a row has only `checkpoint`,
-  `source`, `module` and `sample_rate`, and the module finds its own weights.
+- `module`: not ours: any importable module with the HEAR API, which finds its own weights. Such a
+  row needs only `checkpoint`, `source`, `module` and `sample_rate`; `parameters` and `macs_10s` put
+  it into the figures of complexity and its jobs' time limits nearer to what they take.
 
 This module imports torch only where weights are read.
 """
@@ -70,13 +71,17 @@ class Checkpoint:
 
     @property
     def front_end(self) -> dict[str, int]:
-        """The settings by which a waveform becomes the network's input."""
-        names = ("sample_rate", "n_mels", "win_length", "hop", "n_fft")
+        """The settings by which a waveform becomes the network's input; a module has its own."""
+        names = ["sample_rate"]
+        if self.source != "module":
+            names += ["n_mels", "win_length", "hop", "n_fft"]
         return {name: getattr(self, name) for name in names}
 
     @property
     def network(self) -> dict[str, float | str | list[int]]:
         """What makes the network's architecture; of a module, nothing."""
+        if self.source == "module":
+            return {}
         return {"width": self.width, "head": self.head, "strides": list(self.strides)}
 
 

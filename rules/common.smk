@@ -22,7 +22,7 @@ from workflow_scripts.hear2021.interpreter import prefer_this_python
 from workflow_scripts.hear2021.packs import is_short, pack_of
 from workflow_scripts.hear2021.planning import embedding_files, existing_files
 from workflow_scripts.hear2021.site import read_site
-from workflow_scripts.hear2021.sources import fingerprint
+from workflow_scripts.hear2021.sources import fingerprint, module_fingerprint
 
 prefer_this_python()
 
@@ -70,11 +70,10 @@ def checkpoint_source(wildcards):
     """Where a checkpoint's weights come from: its row of the table, or the run's own file."""
     row = checkpoint(wildcards.checkpoint)
     local = RUN.weights.get(wildcards.checkpoint, "")
-    own_file = Path(*str(row.module).split(".")).with_suffix(".py")
     return {
         "source": row.source,
         "module": row.module,
-        "module_content": fingerprint(own_file) if row.module and own_file.exists() else "",
+        "module_content": module_fingerprint(row.module) if row.module else "",
         "url": row.url,
         "sha256": row.sha256,
         "local": local,

@@ -160,6 +160,11 @@ def test_a_module_of_ones_own_with_the_hear_api_goes_the_same_way(tmp_path):
     assert scored[0] > 0.6
     assert 0.0 <= scored[1] <= 1.0
 
+    assert planned_jobs(folder, *pairs, "--config", "grid_points=1") == {}
+    (folder / "spectrum.py").write_text(SPECTRUM + "# edited\n")
+    planned = planned_jobs(folder, *pairs, "--config", "grid_points=1")
+    assert (planned["fetch_checkpoint"], planned["embed"], planned["evaluate"]) == (1, 2, 2)
+
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory, shared) -> Path:

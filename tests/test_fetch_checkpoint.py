@@ -1,22 +1,60 @@
 """What rule fetch_checkpoint says of weights and modules, which is what embeddings are known by."""
 
 import json
+import socket
 from dataclasses import replace
+from pathlib import Path
 
-from hear_mn.checkpoints import checkpoint
+import pytest
+
+from hear_mn.checkpoints import CheckpointError, checkpoint
 from workflow_scripts import fetch_checkpoint as script
+from workflow_scripts.embed import embed
+from workflow_scripts.hear2021.tasks import TaskError
+from workflow_scripts.prepare_task import prepare_task
+
+
+def of_module(module, monkeypatch):
+    """Have every checkpoint be a module's."""
+    row = replace(checkpoint("mn04_as"), checkpoint="mine", source="module", module=module)
+    monkeypatch.setattr(script, "checkpoint_row", lambda name: row)
 
 
 def test_a_module_with_weights_of_ones_own_is_known_by_both(tmp_path, monkeypatch):
     (tmp_path / "spectrum.py").write_text("sample_rate = 16000\n")
     (tmp_path / "weights.pt").write_bytes(b"weights")
     monkeypatch.syspath_prepend(tmp_path)
-    row = replace(checkpoint("mn04_as"), checkpoint="mine", source="module", module="spectrum")
-    monkeypatch.setattr(script, "checkpoint_row", lambda name: row)
+    of_module("spectrum", monkeypatch)
     found = []
     for text in ("sample_rate = 16000\n", "sample_rate = 32000\n"):
         (tmp_path / "spectrum.py").write_text(text)
         script.fetch_checkpoint("mine", str(tmp_path / "weights.pt"), tmp_path / "found.json")
         found.append(json.loads((tmp_path / "found.json").read_text()))
     assert found[0]["sha256"] == found[1]["sha256"]
-    assert found[0]["version"] != found[1]["version"]
+    assert found[0]["code"] != found[1]["code"]
+
+
+def test_of_a_package_of_ones_own_every_file_counts(tmp_path, monkeypatch):
+    package = tmp_path / "spectra"
+    (package / "models").mkdir(parents=True)
+    for file in ("__init__.py", "models/__init__.py", "models/hear.py", "models/layers.py"):
+        (package / file).write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    of_module("spectra.models.hear", monkeypatch)
+    found = []
+    for text in ("", "width = 2\n", ""):
+        (package / "models/layers.py").write_text(text)
+        script.fetch_checkpoint("mine", "", tmp_path / "found.json")
+        found.append(json.loads((tmp_path / "found.json").read_text())["code"])
+    assert found[0] == found[2] != found[1]
+
+
+def test_a_job_that_does_not_see_a_fetched_file_names_its_machine_and_what_to_do(tmp_path):
+    record = tmp_path / "fetched.json"
+    record.write_text(json.dumps({"path": "/elsewhere/fetched", "sha256": None}))
+    nothing = Path("unused")
+    said = f"{socket.gethostname()} has no /elsewhere/fetched. If the file was deleted, delete "
+    with pytest.raises(CheckpointError, match=f"^mn04_as: {said}{record} too and run again"):
+        embed("mn04_as", record, nothing, "e1", "half", 1, nothing, nothing, nothing)
+    with pytest.raises(TaskError, match=f"^mini_hum: {said}{record} too and run again"):
+        prepare_task("mini_hum", record, 32000, 1, nothing)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from hear_mn.checkpoints import CheckpointError
+from hear_mn.checkpoints import Checkpoint, CheckpointError
 from hear_mn.checkpoints import checkpoint as checkpoint_row
 from hear_mn.embedding import Precision, load_embedder
 from hear_mn.whole import write_json_whole
@@ -24,6 +24,7 @@ from workflow_scripts.hear2021.devices import (
 )
 from workflow_scripts.hear2021.embeddings import embed_task
 from workflow_scripts.hear2021.planning import features_of
+from workflow_scripts.hear2021.sources import not_here
 from workflow_scripts.hear2021.tasks import Task
 
 
@@ -55,11 +56,10 @@ def embed(
     """
     keep_freed_memory()
     torch.set_num_threads(min(threads, len(os.sched_getaffinity(0))))
+    row = checkpoint_row(checkpoint)
     found = json.loads(weights.read_text())
     if found["path"] and not Path(found["path"]).exists():
-        raise CheckpointError(
-            f"{checkpoint}: {found['path']} is gone. Delete {weights} and run again to fetch it"
-        )
+        raise CheckpointError(f"{checkpoint}: {not_here(found['path'], weights)}")
     with near_audio(task.parent, node_local) as folder, claimed_device() as device:
         loaded = Task.load(folder)
         embedder = load_embedder(
@@ -74,9 +74,10 @@ def embed(
             "checkpoint": checkpoint,
             "weights_sha256": found["sha256"],
             "module_version": found.get("version"),
-            "front_end": checkpoint_row(checkpoint).front_end,
-            "network": checkpoint_row(checkpoint).network,
-            "precision": precision if device.type == "cuda" else "float32",
+            "module_code": found.get("code"),
+            "front_end": row.front_end,
+            "network": row.network,
+            "precision": _computed_in(precision, row, device),
             "parts": parts,
             "task": loaded.name,
             "task_sha256": loaded.sha256,
@@ -84,6 +85,13 @@ def embed(
         measured = embed_task(loaded, embedder, embeddings, manifest, identity)
         measured |= memory_and_device(device)
     write_json_whole(performance, measured)
+
+
+def _computed_in(precision: Precision, row: Checkpoint, device: torch.device) -> str | None:
+    """Return what the network computes in; of a module that is not ours, nothing is known."""
+    if row.source == "module":
+        return None
+    return precision if device.type == "cuda" else "float32"
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Rule fetch_checkpoint: a checkpoint's weights, found, made or fetched."""
 
 import importlib.metadata
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from hear_mn.checkpoints import checkpoint as checkpoint_row
 from hear_mn.download import file_hashes
 from hear_mn.whole import write_json_whole
 from workflow_scripts.command_line import command_line
-from workflow_scripts.hear2021.sources import fingerprint
+from workflow_scripts.hear2021.sources import module_fingerprint
 
 
 def fetch_checkpoint(checkpoint: str, local: str, output: Path) -> None:
@@ -19,7 +20,7 @@ def fetch_checkpoint(checkpoint: str, local: str, output: Path) -> None:
         checkpoint: a row of config/checkpoints.csv.
         local: a weights file to take; empty for the published one.
         output: the .json to write: path, size and sha256 of the weights; none where a module that
-            is not ours finds its own. Of such a module also its version.
+            is not ours finds its own. Of such a module also its version and a hash of its code.
     """
     row = checkpoint_row(checkpoint)
     if row.module and not local:
@@ -41,8 +42,8 @@ def _described(weights: Path) -> dict[str, Any]:
     }
 
 
-def _importable(row: Checkpoint) -> dict[str, str]:
-    """Return a module's version: its package's, or for a file of one's own a hash of the file."""
+def _importable(row: Checkpoint) -> dict[str, str | None]:
+    """Return a module's name, the version of its package if it has one, and a hash of its code."""
     module = str(row.module)
     try:
         spec = importlib.util.find_spec(module)
@@ -54,8 +55,11 @@ def _importable(row: Checkpoint) -> dict[str, str]:
             f"package in the environment of the workflow, or put its file beside the Snakefile"
         )
     packages = importlib.metadata.packages_distributions().get(module.partition(".")[0], [])
-    version = importlib.metadata.version(packages[0]) if packages else fingerprint(spec.origin)
-    return {"module": module, "version": version}
+    return {
+        "module": module,
+        "version": importlib.metadata.version(packages[0]) if packages else None,
+        "code": module_fingerprint(module),
+    }
 
 
 if __name__ == "__main__":

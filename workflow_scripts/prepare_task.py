@@ -6,6 +6,7 @@ from pathlib import Path
 from workflow_scripts.command_line import command_line
 from workflow_scripts.hear2021.configuration import task_table
 from workflow_scripts.hear2021.prepare import prepare_task as prepare
+from workflow_scripts.hear2021.sources import not_here
 from workflow_scripts.hear2021.tasks import TaskError
 
 
@@ -21,7 +22,7 @@ def prepare_task(task: str, source: Path, sample_rate: int, threads: int, prepar
     """
     path = Path(json.loads(source.read_text())["path"])
     if not path.exists():
-        raise TaskError(f"{task}: {path} is gone. Delete {source} and run again to fetch it again")
+        raise TaskError(f"{task}: {not_here(path, source)}")
     prepare(path, task, sample_rate, prepared.parent, threads, task_table()[task])
 
 

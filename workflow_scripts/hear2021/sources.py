@@ -4,7 +4,9 @@ Light on purpose, like `configuration`: the Snakefile asks for fingerprints.
 """
 
 import hashlib
+import importlib.util
 import re
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,34 @@ def fingerprint(path: Path | str) -> str:
             content.seek(max(content.tell(), size - ENDS))
             digest.update(content.read(ENDS))
     return digest.hexdigest()
+
+
+def module_fingerprint(module: str) -> str:
+    """Return a hash of the Python files of an importable module; nothing if it is not here.
+
+    All files of its top-level package count, for any may be imported. What a module that is a
+    single file imports does not count. Nothing is imported.
+    """
+    spec = importlib.util.find_spec(module.partition(".")[0])
+    if spec is None:
+        return ""
+    digest = hashlib.sha256()
+    places = [Path(str(spec.origin)), *map(Path, spec.submodule_search_locations or [])]
+    for place in places[1:] or places:
+        for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+            content = file.read_bytes()
+            digest.update(f"{file.relative_to(place)}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()
+
+
+def not_here(path: Path | str, record: Path) -> str:
+    """Say what to do about a fetched file that is not there, of which `record` says where it is."""
+    return (
+        f"{socket.gethostname()} has no {path}. If the file was deleted, delete {record} too and "
+        f"run again to fetch it. If this machine does not see the folder, move the cache to one "
+        f"that all machines see (`cache` in slurm/site.yaml, or HEAR_MN_CACHE), delete {record} "
+        f"and run again"
+    )
 
 
 def local_source(path: Path) -> dict[str, Any]:
