@@ -9,6 +9,10 @@ from snakemake.utils import min_version
 min_version("9.20")
 
 
+pathvars:
+    scratch="results/scratch",  # or as slurm/site.yaml or the run's file says
+
+
 configfile: "config/config.yaml"
 
 

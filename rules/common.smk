@@ -34,11 +34,13 @@ except ConfigurationError as error:
 
 SITE.set_caches()
 
+SCRATCH = Path(workflow.pathvars.apply("<scratch>"))
+
 
 def embedding_manifests(wildcards):
     """The embedding files that together hold what a variant is made of."""
     variant = parse_variant(wildcards.variant)
-    folder = Path(RUN.scratch, "embeddings", variant.checkpoint, wildcards.task)
+    folder = Path(SCRATCH, "embeddings", variant.checkpoint, wildcards.task)
     existing = existing_files(folder)
     return [
         f"<scratch>/embeddings/{variant.checkpoint}/{wildcards.task}/{parts}.json"

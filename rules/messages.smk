@@ -143,7 +143,7 @@ def say_why(table):
 def sum_up():
     """Write the table of the jobs' performance and say what became of the run."""
     logger.removeHandler(MESSAGES)
-    forget_kept_scores(Path(RUN.scratch), RESULTS)
+    forget_kept_scores(SCRATCH, RESULTS)
     models = {name for variant in RUN.variants for name in (variant.name, variant.checkpoint)}
     rows = progress.gather_performance(RESULTS, models, {row.task for row in RUN.tasks})
     progress.write_performance(rows, PERFORMANCE)

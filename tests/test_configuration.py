@@ -1,8 +1,12 @@
 """The configuration files and tables: what they must say, and what a mistake in them is told."""
 
+import csv
+import shutil
+
 import pytest
 import yaml
 
+from workflow_scripts.hear2021 import configuration
 from workflow_scripts.hear2021.configuration import (
     CONFIG,
     ConfigurationError,
@@ -40,11 +44,55 @@ def test_the_mini_benchmark_has_each_kind_of_task_and_every_category_twice():
     assert {row.split_mode for row in tasks} >= {"trainvaltest", "new_split_kfold"}
 
 
-def test_the_benchmark_sets_every_key_but_the_site_s_so_that_nothing_of_the_mini_run_leaks_in():
+def test_the_benchmark_sets_every_key_so_that_nothing_of_the_mini_run_leaks_in():
     mini, hear2021 = (
         yaml.safe_load((CONFIG / name).read_text()) for name in ("config.yaml", "hear2021.yaml")
     )
-    assert set(mini) - set(hear2021) == {"pathvars"}
+    assert set(mini) <= set(hear2021)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({}, "synthetic audio, untrained weights: "),
+        ({"tasks": ["esc50-v2.0.0-full", "mini_hum"], "variants": ["mn04_as_e1"]}, "synthetic "),
+        ({"tasks": ["esc50-v2.0.0-full"]}, "untrained weights: "),
+        ({"notice": "a draft"}, "a draft"),
+    ],
+)
+def test_figures_say_what_is_made_up_in_a_run(changes, says):
+    assert read_run(config(**changes)).notice.startswith(says)
+
+
+def test_a_run_of_ones_own_with_real_tasks_and_weights_says_nothing_of_the_mini_run():
+    ours = {"variants": ["mn04_as_e1"], "tasks": ["esc50-v2.0.0-full"]}
+    assert read_run(config(**ours)).notice == ""
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ({"display_name": "ESC-50"}, "line 3: the display_name 'ESC-50' again"),
+        (
+            {"url": "https://example.org/esc50.tar.gz"},
+            "line 3 cannot be used:\n  url: .*Where Zenodo has the archive",
+        ),
+    ],
+)
+def test_a_task_that_figures_or_downloads_would_take_for_another_is_refused(
+    cells, message, tmp_path, monkeypatch
+):
+    with (CONFIG / "tasks.csv").open(newline="") as table:
+        rows = [row for row in csv.DictReader(table) if row["task"] == "esc50-v2.0.0-full"]
+    rows.append(rows[0] | {"task": "esc50-mine", "display_name": "Mine"} | cells)
+    with (tmp_path / "tasks.csv").open("w", newline="") as table:
+        writer = csv.DictWriter(table, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    shutil.copytree(CONFIG / "schemas", tmp_path / "schemas")
+    monkeypatch.setattr(configuration, "CONFIG", tmp_path)
+    with pytest.raises(ConfigurationError, match=message):
+        task_table.__wrapped__()
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,7 @@ def test_the_example_has_every_required_setting(repository):
         ({"account": 123}, "account: 123 is not of type"),
         ({"gres": "gpu:2"}, "gres: 'gpu:2' does not match"),
         ({"gres": "gpu:1"}, "should not be valid"),
+        ({"gpu_model": "tesla-v100"}, "(the executor takes no others)"),
     ],
 )
 def test_a_setting_of_the_wrong_form_is_named(changes, message):
@@ -125,6 +126,33 @@ def test_the_scratch_folder_of_the_site_is_where_embeddings_go(tmp_path):
     assert result.returncode == 0, result.stdout
     assert "elsewhere/scratch/embeddings/mn40_as_ext/esc50-v2.0.0-full/" in result.stdout
     assert "results/scratch" not in result.stdout
+
+
+def test_the_mini_benchmark_on_a_cluster_goes_to_the_scratch_folder_of_the_site(tmp_path):
+    folder = copy_workflow(tmp_path)
+    site = {"site": SETTINGS, "pathvars": {"scratch": "elsewhere/scratch"}}
+    (folder / "slurm/site.yaml").write_text(yaml.safe_dump(site))
+    mini = ("--configfile", "config/config.yaml")
+    result = snakemake(folder, "-n", "--profile", "slurm", *mini)
+    assert result.returncode == 0, result.stdout
+    assert "elsewhere/scratch/embeddings/mn04_seeded/mini_hum/" in result.stdout
+    assert "results/scratch" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("gres", "types"),
+    [
+        ("gpu:4", "GPUs without a type"),
+        ("gpu:4(S:0-1)", "GPUs without a type"),
+        ("gpu:2080ti:8,tmpfs:100", "It has: 2080ti"),
+        ("gpu:4090:2(IDX:0-1)", "It has: 4090"),
+        ("tmpfs:100,gpu:1g.5gb:7,gpu:a100_80:1", "It has: 1g.5gb, a100_80"),
+    ],
+)
+def test_types_of_gpus_are_read_from_every_form_of_gres(cluster, gres, types):
+    cluster("sinfo", f"cpu|up|2-00:00:00|idle|(null)\ngpu|up|2-00:00:00|idle|{gres}")
+    with pytest.raises(SiteError, match=re.escape(types)):
+        check_site(read_site(SETTINGS | {"gpu_model": "h100"}))
 
 
 def test_right_settings_pass(cluster):

@@ -65,7 +65,6 @@ class Run:
     evaluation_device: str
     task_sources: dict[str, str]
     weights: dict[str, str]
-    scratch: str
 
 
 def check(instance: Any, schema: str, where: str) -> None:
@@ -113,6 +112,8 @@ def task_table() -> dict[str, TaskRow]:
         except ValueError as error:
             raise ConfigurationError(f"{where} cannot be used: {error}") from error
         check(row, "tasks", where)
+        if row["display_name"] in {known.display_name for known in rows.values()}:
+            raise ConfigurationError(f"{where}: the display_name {row['display_name']!r} again")
         rows[row["task"]] = TaskRow(**row)
     return rows
 
@@ -162,21 +163,34 @@ def read_run(config: Mapping[str, Any]) -> Run:
     check(dict(config), "config", "The configuration (config/*.yaml, --configfile, --config)")
     _check_checkpoints()
     table = task_table()
+    variants = _variants(config["variants"])
+    tasks = tuple(
+        table[known] for known in _known("tasks", config["tasks"], table, "config/tasks.csv")
+    )
     return Run(
         benchmark=config["benchmark"],
-        variants=_variants(config["variants"]),
-        tasks=tuple(
-            table[known] for known in _known("tasks", config["tasks"], table, "config/tasks.csv")
-        ),
-        notice=config.get("notice", ""),
+        variants=variants,
+        tasks=tasks,
+        notice=config.get("notice", _made_up(variants, tasks)),
         grid_points=config.get("grid_points", 8),
         seeds=config.get("seeds", 1),
         precision=config.get("precision", "half"),
         evaluation_device=config.get("evaluation_device", "cpu"),
         task_sources=_local_files("task_sources", config, table, "config/tasks.csv"),
         weights=_local_files("weights", config, checkpoints(), "config/checkpoints.csv"),
-        scratch=config["pathvars"]["scratch"],
     )
+
+
+def _made_up(variants: Iterable[Variant], tasks: Iterable[TaskRow]) -> str:
+    """Say what of a run is made up, so that no figure of it is taken for a result."""
+    made_up = []
+    if any(row.benchmark == "mini" for row in tasks):
+        made_up.append("synthetic audio")
+    if any(checkpoints()[variant.checkpoint].source == "seeded" for variant in variants):
+        made_up.append("untrained weights")
+    if not made_up:
+        return ""
+    return f"{', '.join(made_up)}: shows that the pipeline works, not how good a model is"
 
 
 def _variants(names: Iterable[str]) -> tuple[Variant, ...]:

@@ -279,7 +279,8 @@ def _partitions() -> dict[str, Partition]:
     found: dict[str, Partition] = {}
     for line in _ask("sinfo", "-h", "-o", "%R|%a|%l|%T|%G").splitlines():
         name, available, limit, state, gres = line.split("|", 4)
-        types = re.findall(r"(?:^|,)gpu(?::([A-Za-z][\w.-]*))?(?=[:(,]|$)", gres)
+        # gpu:4, gpu:a100:4 or gpu:2080ti:4(S:0-1): a number at the end is how many.
+        types = re.findall(r"(?:^|,)gpu(?::(?!\d+(?:[(,]|$))([^:(,]+))?(?=[:(,]|$)", gres)
         known = found.get(name)
         found[name] = Partition(
             available == "up",
