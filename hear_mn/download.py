@@ -101,7 +101,7 @@ def fetch(
         md5: hexadecimal.
         sha256: hexadecimal.
         git_blob_sha1: hexadecimal, over b"blob <size>\\0" and the content, as git names a file.
-            Where no hash is given, the sha256 first seen is recorded and held to.
+            Where no hash is given, the sha256 first seen of this URL is recorded and held to.
         progress: whether to show a bar with the time left.
 
     Returns:
@@ -111,14 +111,16 @@ def fetch(
         DownloadError: if the file cannot be had or is not the expected one, with what to do.
     """
     expected = Expected(size, md5, sha256, git_blob_sha1)
-    if _is_verified(target, expected):
+    if _is_verified(target, expected, url):
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     with _one_process(target):
-        if _is_verified(target, expected):
+        if _is_verified(target, expected, url):
             return target
-        expected = _held_to_first_seen(target, expected)
-        if target.exists():
+        of_this_url = _is_of(target, expected, url)
+        if of_this_url:
+            expected = _held_to_first_seen(target, expected)
+        if target.exists() and of_this_url:
             found = _measure(target, expected)
             if wrong := expected.contradiction(found):
                 raise DownloadError(
@@ -213,9 +215,14 @@ def _verified(target: Path) -> dict[str, Any]:
         return {}
 
 
-def _is_verified(target: Path, expected: Expected) -> bool:
+def _is_of(target: Path, expected: Expected, url: str) -> bool:
+    """Return whether a file in place can be what is expected: without a hash, one of this URL."""
+    return bool(expected.hashes) or _verified(target).get("url", url) == url
+
+
+def _is_verified(target: Path, expected: Expected, url: str) -> bool:
     verified = _verified(target)
-    if not verified or not target.exists():
+    if not verified or not target.exists() or not _is_of(target, expected, url):
         return False
     status = target.stat()
     unchanged = [status.st_size, status.st_mtime_ns] == [verified["size"], verified["mtime_ns"]]

@@ -321,6 +321,16 @@ def test_the_first_hash_seen_is_held_to(server, target):
     assert target.read_bytes() == CONTENT[::-1]
 
 
+def test_without_a_hash_the_file_of_another_url_is_another_file(server, target):
+    url, behaviour = server
+    behaviour.files["/tuned"] = CONTENT[::-1]
+    fetch(f"{url}/file", target)
+    fetch(f"{url}/tuned", target)
+    assert target.read_bytes() == CONTENT[::-1]
+    fetch(f"{url}/tuned", target)
+    assert behaviour.requests["/tuned"] == 1
+
+
 def test_a_full_disk_is_named_before_the_transfer(server, target, monkeypatch):
     url, _ = server
     usage = type("Usage", (), {"free": 1000})
