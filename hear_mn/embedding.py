@@ -401,18 +401,26 @@ def _without_tensor_float_32() -> Iterator[None]:
 
     cuDNN does so by default, and products where a program or its environment has asked for it.
     """
-    convolutions = torch.backends.cudnn.allow_tf32
-    products = torch.get_float32_matmul_precision()
-    torch.backends.cudnn.allow_tf32 = False
-    torch.set_float32_matmul_precision("highest")
+    # By the newer of torch's two interfaces: the older one refuses to be read after its use.
+    backends: Any = torch.backends  # whose types leave out some of its attributes
+    settings = [backends.cudnn.conv, backends.cuda.matmul]
+    before = [setting.fp32_precision for setting in settings]
+    for setting in settings:
+        setting.fp32_precision = "ieee"
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = convolutions
-        torch.set_float32_matmul_precision(products)
+        for setting, precision in zip(settings, before, strict=True):
+            setting.fp32_precision = precision
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
     """Return whether a GPU had too little memory; its libraries say so in their own ways."""
-    said = ("ALLOC_FAILED", "unable to find an engine")
+    said = (
+        "out of memory",
+        "ALLOC_FAILED",
+        "CUBLAS_STATUS_NOT_INITIALIZED",
+        "CUFFT_INTERNAL_ERROR",
+        "unable to find an engine",
+    )
     return isinstance(error, torch.cuda.OutOfMemoryError) or any(s in str(error) for s in said)

@@ -1,5 +1,6 @@
 """The HEAR API of a variant and the embedder beneath it."""
 
+import operator
 import random
 import sys
 from types import ModuleType
@@ -239,6 +240,8 @@ def test_all_features_come_from_one_pass(embedder, monkeypatch):
         torch.cuda.OutOfMemoryError(),
         RuntimeError("GET was unable to find an engine to execute this computation"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"),
+        RuntimeError("cuFFT error: CUFFT_INTERNAL_ERROR"),
+        torch.AcceleratorError("CUDA error: out of memory", 2),
     ],
 )
 def test_out_of_gpu_memory_halves_the_batch_with_a_warning(embedder, monkeypatch, error):
@@ -257,6 +260,18 @@ def test_out_of_gpu_memory_halves_the_batch_with_a_warning(embedder, monkeypatch
     batches = [str(warning.message).split()[5] for warning in caught]
     assert batches == ["256", "128", "64", "32", "16"]
     assert_equal_up_to_rounding(found, expected)
+
+
+@pytest.mark.parametrize("name", ["cuda.matmul", "cudnn.conv"])
+def test_a_program_that_sets_tensor_float_32_keeps_its_setting(embedder, name):
+    setting = operator.attrgetter(name)(torch.backends)
+    before = setting.fp32_precision
+    setting.fp32_precision = "tf32"
+    try:
+        embedder.scene(noise(1, 16000))
+        assert setting.fp32_precision == "tf32"
+    finally:
+        setting.fp32_precision = before
 
 
 def test_another_error_than_too_little_memory_is_raised_as_it_is(embedder, monkeypatch):

@@ -216,10 +216,12 @@ class Benchmark:
         return f"{WIDE_CHECKPOINT} on {device}: {text}"
 
     def gpu_scenes(self) -> list[tuple[str, inputs.InputTask]]:
-        """Return scene tasks of 1 s and of 10 s."""
+        """Return scene tasks of 1 s, of 10 s, and of lengths as various as FSD50K's."""
+        clips = 120 if self.quick else 600
         return [
             (self.digits_name, self.digits(None)),
-            ("10 s clips", self.scenes(120 if self.quick else 600)),
+            ("10 s clips", self.scenes(clips)),
+            ("0.3 s to 30 s clips", self.scenes(clips, 0.3, 30.0)),
         ]
 
     def gpu_checkpoints(self) -> dict[str, Path]:
@@ -338,10 +340,12 @@ class Benchmark:
         made = inputs.scene_embeddings(SMALL_FOLDS, evaluation.SIZE, 10)
         return evaluation.made_files(made, self.new_folder())
 
-    def scenes(self, clips: int) -> inputs.InputTask:
-        """Return a task of 10 s clips."""
+    def scenes(
+        self, clips: int, seconds: float = 10.0, longest: float | None = None
+    ) -> inputs.InputTask:
+        """Return a task of clips of one length, or of lengths up to `longest`."""
         with embedding.quiet():
-            return inputs.scene_task(self.new_folder(), clips, 10.0)
+            return inputs.scene_task(self.new_folder(), clips, seconds, longest)
 
     def new_folder(self) -> Path:
         """Return a folder that is not there yet."""

@@ -87,17 +87,21 @@ def some(clips: list[Clip], count: int | None) -> list[Clip]:
     return [clips[i * len(clips) // count] for i in range(count)]
 
 
-def scene_task(folder: Path, clips: int, seconds: float) -> InputTask:
-    """Return a task of noise with a tone, labelled by the tone; `clips` in all."""
+def scene_task(folder: Path, clips: int, seconds: float, longest: float | None = None) -> InputTask:
+    """Return a task of noise with a tone, labelled by the tone; `clips` in all.
+
+    Clips are of `seconds`, or of lengths from there to `longest`, their logarithms spread evenly.
+    """
     labels = [f"{220 * 2**octave} Hz" for octave in range(4)]
 
     def clip(random: np.random.Generator) -> tuple[np.ndarray, dict[str, Any]]:
         label = int(random.integers(len(labels)))
-        time = np.arange(round(seconds * RATE)) / RATE
+        length = seconds * (longest / seconds) ** random.random() if longest else seconds
+        time = np.arange(round(length * RATE)) / RATE
         tone = 0.2 * np.sin(2 * np.pi * 220 * 2**label * time)
         return tone + 0.05 * random.standard_normal(len(time)), {"labels": (labels[label],)}
 
-    metadata = _metadata("scene", "multiclass", seconds, ["top1_acc"])
+    metadata = _metadata("scene", "multiclass", None if longest else seconds, ["top1_acc"])
     return _made_task(folder, f"scenes_of_{seconds:g}_s", metadata, labels, clips, clip)
 
 

@@ -190,6 +190,7 @@ def pack(embedded: EmbeddedTask, device: torch.device | str = "cpu") -> PackedTa
 def _has_room(size: int, device: torch.device) -> bool:
     if device.type != "cuda":
         return True
+    torch.cuda.empty_cache()  # what torch keeps of an earlier seed's rows does not count as free
     free, _ = torch.cuda.mem_get_info(device)
     return size <= ROWS_SHARE * free
 
