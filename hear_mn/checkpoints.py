@@ -101,7 +101,7 @@ _CONVERT: dict[str, Callable[[str], Any]] = {
 @functools.cache
 def checkpoints() -> Mapping[str, Checkpoint]:
     """Return all checkpoints by name, in the table's order."""
-    with (Path(__file__).parent / "checkpoints.csv").open(newline="") as file:
+    with (Path(__file__).parent / "checkpoints.csv").open(newline="", encoding="utf-8-sig") as file:
         rows = [
             Checkpoint(**{key: _CONVERT.get(key, str)(cell) for key, cell in row.items() if cell})
             for row in csv.DictReader(file)

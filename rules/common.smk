@@ -132,6 +132,11 @@ def network(wildcards):
     return checkpoint(wildcards.checkpoint).network
 
 
+def precision(wildcards):
+    """How the network runs on CUDA. A module decides that itself, so the setting is not its."""
+    return "float32" if checkpoint(wildcards.checkpoint).module else RUN.precision
+
+
 def embed_threads(wildcards):
     """As many GPU jobs at a time as there are GPUs; without a GPU one job on all cores."""
     return max(1, workflow.cores // max(1, resources.gpus_here()))
@@ -142,6 +147,12 @@ def synthetic_archive(wildcards):
     if task_table()[wildcards.task].benchmark == "mini":
         return "<scratch>/archives/{task}.tar.gz"
     return []
+
+
+def task_kind(wildcards):
+    """What the table says that the data of a task must be, for it is checked when prepared."""
+    row = task_table()[wildcards.task]
+    return [row.embedding_type, row.prediction_type, row.primary_metric]
 
 
 def task_source(wildcards):
@@ -200,9 +211,9 @@ PUBLISHED_TABLES = ["scores", "boxes", "means", "systems"]
 
 def benchmark_report(wildcards):
     """Tables, figures and claims of the run, and of the published scores."""
-    leaderboard_tasks = bool(complete_columns(RUN.tasks))
+    variants = [variant.name for variant in RUN.variants]
     figures = {
-        RUN.benchmark: figures_of_run(leaderboard_tasks),
+        RUN.benchmark: figures_of_run(variants, bool(complete_columns(RUN.tasks))),
         "published": published_figures(),
     }
     return [

@@ -55,7 +55,7 @@ rule embed:
     params:
         front_end=front_end,
         network=network,
-        precision=RUN.precision,
+        precision=precision,
         version=versions.EMBED,
     message:
         "Embedding {wildcards.task} with {wildcards.checkpoint} ({wildcards.parts})"

@@ -75,6 +75,7 @@ rule prepare_task:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=within_site(resources.prepare_minutes),
     params:
+        kind=task_kind,
         version=versions.PREPARE,
     message:
         "Preparing {wildcards.task} at {wildcards.sample_rate} Hz"

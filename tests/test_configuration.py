@@ -1,6 +1,7 @@
 """The configuration files and tables: what they must say, and what a mistake in them is told."""
 
 import csv
+import dataclasses
 import shutil
 
 import pytest
@@ -10,6 +11,7 @@ from workflow_scripts.hear2021 import configuration
 from workflow_scripts.hear2021.configuration import (
     CONFIG,
     ConfigurationError,
+    complete_columns,
     read_run,
     task_table,
 )
@@ -69,9 +71,25 @@ def test_a_run_of_ones_own_with_real_tasks_and_weights_says_nothing_of_the_mini_
     assert read_run(config(**ours)).notice == ""
 
 
+def table_with(rows: list[dict], name: str, folder, monkeypatch) -> None:
+    """Have a table of config/ these rows and no others, saved as a spreadsheet saves it."""
+    with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8-sig") as table:
+        writer = csv.DictWriter(table, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    shutil.copytree(CONFIG / "schemas", folder / "schemas")
+    monkeypatch.setattr(configuration, "CONFIG", folder)
+
+
+def rows_of(name: str, key: str) -> list[dict]:
+    with (CONFIG / f"{name}.csv").open(newline="") as table:
+        return [row for row in csv.DictReader(table) if key in row.values()]
+
+
 @pytest.mark.parametrize(
     ("cells", "message"),
     [
+        ({}, "esc50-mine is not of HEAR 2021 and cannot be averaged into"),
         ({"display_name": "ESC-50"}, "line 3: the display_name 'ESC-50' again"),
         (
             {"url": "https://example.org/esc50.tar.gz"},
@@ -82,17 +100,44 @@ def test_a_run_of_ones_own_with_real_tasks_and_weights_says_nothing_of_the_mini_
 def test_a_task_that_figures_or_downloads_would_take_for_another_is_refused(
     cells, message, tmp_path, monkeypatch
 ):
-    with (CONFIG / "tasks.csv").open(newline="") as table:
-        rows = [row for row in csv.DictReader(table) if row["task"] == "esc50-v2.0.0-full"]
-    rows.append(rows[0] | {"task": "esc50-mine", "display_name": "Mine"} | cells)
-    with (tmp_path / "tasks.csv").open("w", newline="") as table:
-        writer = csv.DictWriter(table, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    shutil.copytree(CONFIG / "schemas", tmp_path / "schemas")
-    monkeypatch.setattr(configuration, "CONFIG", tmp_path)
+    rows = rows_of("tasks", "esc50-v2.0.0-full")
+    mine = {"task": "esc50-mine", "display_name": "Mine", "benchmark": "extra"}
+    table_with([*rows, rows[0] | mine | cells], "tasks", tmp_path, monkeypatch)
     with pytest.raises(ConfigurationError, match=message):
         task_table.__wrapped__()
+
+
+def test_a_leaderboard_column_of_ones_own_is_not_the_leaderboards():
+    rows = [
+        dataclasses.replace(row, leaderboard_column="Own folds")
+        for row in task_table().values()
+        if row.benchmark == "mini"
+    ]
+    assert complete_columns(rows) == set()
+    assert complete_columns(task_table().values()) >= {"Beehive", "ESC-50"}
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ({"url": "https://example.org/tuned.pt"}, "line 3: the file 'mn04_as_mAP_432.pt' is anoth"),
+        ({"url": "", "width": ""}, "line 3 cannot be used:\n  url: '' .*\n  width: '' "),
+    ],
+)
+def test_a_checkpoint_that_would_be_taken_for_another_or_is_incomplete_is_refused(
+    cells, message, tmp_path, monkeypatch
+):
+    rows = rows_of("checkpoints", "mn04_as")
+    tuned = rows[0] | {"checkpoint": "tuned"} | cells
+    table_with([*rows, tuned], "checkpoints", tmp_path, monkeypatch)
+    with pytest.raises(ConfigurationError, match=message):
+        configuration._check_checkpoints()
+
+
+def test_weights_of_ones_own_are_not_untrained(tmp_path):
+    (tmp_path / "tuned.pt").write_bytes(b"")
+    ours = {"tasks": ["esc50-v2.0.0-full"], "weights": {"mn04_seeded": str(tmp_path / "tuned.pt")}}
+    assert read_run(config(**ours)).notice == ""
 
 
 @pytest.mark.parametrize(

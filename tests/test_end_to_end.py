@@ -63,7 +63,8 @@ def test_the_tables_have_every_pair_and_nothing_missing(mini):
 
 
 @pytest.mark.parametrize(
-    ("benchmark", "figures"), [("mini", figures_of_run(False)), ("published", published_figures())]
+    ("benchmark", "figures"),
+    [("mini", figures_of_run([], False)), ("published", published_figures())],
 )
 def test_every_figure_is_there_and_not_empty(mini, benchmark, figures):
     assert figures
@@ -78,7 +79,7 @@ def test_every_figure_is_there_and_not_empty(mini, benchmark, figures):
 
 
 def test_the_mini_figures_say_that_they_show_synthetic_audio_and_untrained_weights(mini):
-    for figure in figures_of_run(False):
+    for figure in figures_of_run([], False):
         assert "synthetic audio" in (mini / f"results/mini/figures/{figure}.svg").read_text()
 
 

@@ -1,6 +1,7 @@
 """What a run is said to cost, and what its jobs ask for, from the tables alone."""
 
 import dataclasses
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -33,6 +34,11 @@ def test_the_download_is_the_weights_and_the_archives():
 def test_what_is_on_this_machine_already_is_not_downloaded():
     estimates = by_name(VARIANTS, [ESC50], [ESC50.task], ["mn04_as"])
     assert estimates["mn04_as"].download == estimates[ESC50.task].download == 0.0
+
+
+def test_a_published_task_that_is_not_of_hear_is_downloaded_too():
+    extra = replace(ESC50, benchmark="extra", size=5 * 10**9)
+    assert by_name(VARIANTS, [extra])[ESC50.task].download == 5e9
 
 
 def test_the_embeddings_of_a_checkpoint_are_counted_once_with_every_part_its_variants_want():

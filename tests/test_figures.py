@@ -1,7 +1,9 @@
 """Every figure is drawn whole: no label cut or overlapping, nothing missing shown as zero."""
 
+import csv
 import itertools
 import json
+import shutil
 from xml.etree import ElementTree
 
 import matplotlib as mpl
@@ -9,7 +11,8 @@ import pytest
 from matplotlib.text import Text
 from PIL import Image
 
-from workflow_scripts.hear2021.configuration import ConfigurationError, task_table
+from workflow_scripts.hear2021 import figure_table as figure_table_module
+from workflow_scripts.hear2021.configuration import CONFIG, ConfigurationError, task_table
 from workflow_scripts.hear2021.figure_table import (
     FigureRow,
     figure_table,
@@ -134,8 +137,8 @@ CASES = {
 }
 FIGURES = [
     *(("published", name) for name in published_figures()),
-    *(("study", name) for name in figures_of_run(leaderboard_tasks=True)),
-    *(("mini", name) for name in figures_of_run(leaderboard_tasks=False)),
+    *(("study", name) for name in figures_of_run(STUDY, leaderboard_tasks=True)),
+    *(("mini", name) for name in figures_of_run([], leaderboard_tasks=False)),
 ]
 
 
@@ -180,7 +183,7 @@ def test_the_files_are_a_picture_of_print_resolution_and_a_drawing(comparisons, 
 
 
 def test_the_notice_stands_on_the_face_of_every_mini_figure(comparisons):
-    for name in figures_of_run(leaderboard_tasks=False):
+    for name in figures_of_run([], leaderboard_tasks=False):
         figure = draw(figure_table()[name], comparisons["mini"], {}, NOTICE)
         assert NOTICE in [text.get_text() for text in texts(figure)]
 
@@ -274,3 +277,46 @@ def test_a_wrong_row_of_the_figure_table_is_named(repository, tmp_path, monkeypa
     with pytest.raises(ConfigurationError, match=r"line 2\.plot: 'pie'\. Allowed: 'categories'"):
         figure_table()
     figure_table.cache_clear()
+
+
+def figures_with(row: dict[str, str], folder, monkeypatch) -> None:
+    """Have config/figures.csv one more row."""
+    for name in ("figures.csv", "published_systems.csv"):
+        shutil.copy(CONFIG / name, folder)
+    shutil.copytree(CONFIG / "schemas", folder / "schemas")
+    with (folder / "figures.csv").open("a", newline="") as table:
+        csv.DictWriter(table, list(row)).writerow(row)
+    monkeypatch.setattr(figure_table_module, "CONFIG", folder)
+    monkeypatch.setattr(figure_table_module, "figure_table", figure_table.__wrapped__)
+
+
+OURS = {
+    "figure": "ours",
+    "plot": "tasks",
+    "models": "mn05_as_e1;PaSST",
+    "scores": "published",
+    "title": "Ours and PaSST",
+    "caption": "Task by task.",
+}
+
+
+def test_a_figure_of_a_variant_is_drawn_for_the_runs_that_have_it(tmp_path, monkeypatch):
+    figures_with(OURS, tmp_path, monkeypatch)
+    assert "ours" in figures_of_run(["mn05_as_e1"], leaderboard_tasks=True)
+    assert "ours" not in figures_of_run(STUDY, leaderboard_tasks=True)
+    assert "ours" not in published_figures()
+
+
+@pytest.mark.parametrize(
+    ("models", "message"),
+    [
+        ("PaST", "line 14: models: 'PaST' is neither 'own' nor a row of config/published_systems"),
+        ("mn04_e1_l", "line 14: models: 'mn04_e1_l' is called mn04_as_e1_l in tables and figures"),
+    ],
+)
+def test_a_figure_of_a_model_that_can_have_no_scores_is_refused(
+    models, message, tmp_path, monkeypatch
+):
+    figures_with(OURS | {"models": models}, tmp_path, monkeypatch)
+    with pytest.raises(ConfigurationError, match=message):
+        published_figures()

@@ -90,6 +90,11 @@ def test_a_shorter_list_of_variants_repeats_nothing(folder):
     assert planned_jobs(folder, PAIR) == {}
 
 
+def test_a_task_row_that_says_another_metric_has_the_data_checked_again(folder):
+    replace(folder / "config/tasks.csv", r"(?m)^(mini_vowels,.*),top1_acc,", r"\1,mAP,")
+    assert planned_jobs(folder, PAIR)["prepare_task"] == 1
+
+
 def test_an_edited_docstring_repeats_nothing(folder):
     for path in folder.glob("workflow_scripts/**/*.py"):
         path.write_text(path.read_text() + "\n# edited\n")

@@ -47,12 +47,17 @@ def _importable(row: Checkpoint) -> dict[str, str | None]:
     module = str(row.module)
     try:
         spec = importlib.util.find_spec(module)
-    except ModuleNotFoundError:
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise CheckpointError(
+                f"{row.checkpoint}: its module {module} needs {error.name}, which is not installed "
+                f"in the environment of the workflow"
+            ) from error
         spec = None
     if spec is None or spec.origin is None:
         raise CheckpointError(
-            f"{row.checkpoint} is the module {module}, which cannot be imported; install its "
-            f"package in the environment of the workflow, or put its file beside the Snakefile"
+            f"{row.checkpoint} is the module {module}, which is not here; install its package in "
+            f"the environment of the workflow, or put its file beside the Snakefile"
         )
     packages = importlib.metadata.packages_distributions().get(module.partition(".")[0], [])
     return {

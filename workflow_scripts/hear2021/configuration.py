@@ -6,7 +6,7 @@ Light on purpose: every SLURM job reads it again through the Snakefile, so no to
 import csv
 import difflib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -115,13 +115,20 @@ def task_table() -> dict[str, TaskRow]:
         if row["display_name"] in {known.display_name for known in rows.values()}:
             raise ConfigurationError(f"{where}: the display_name {row['display_name']!r} again")
         rows[row["task"]] = TaskRow(**row)
+    published = {row.leaderboard_column for row in rows.values() if row.benchmark == "hear2021"}
+    for task in rows.values():
+        if task.leaderboard_column in published and task.benchmark != "hear2021":
+            raise ConfigurationError(
+                f"config/tasks.csv: {task.task} is not of HEAR 2021 and cannot be averaged into "
+                f"its leaderboard_column {task.leaderboard_column!r}; leave the cell empty"
+            )
     return rows
 
 
 def _lines(table: str, key: str) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield where each line of a table is, and its cells; no two with the same `key`."""
     names = set()
-    with (CONFIG / f"{table}.csv").open(newline="") as file:
+    with (CONFIG / f"{table}.csv").open(newline="", encoding="utf-8-sig") as file:
         for number, cells in enumerate(csv.DictReader(file), start=2):
             where = f"config/{table}.csv, line {number}"
             if cells[key] in names:
@@ -133,17 +140,26 @@ def _lines(table: str, key: str) -> Iterator[tuple[str, dict[str, str]]]:
 def complete_columns(rows: Iterable[TaskRow]) -> set[str]:
     """Return the leaderboard columns all of whose task directories are among `rows`.
 
-    One fold of Beehive is not the leaderboard's Beehive.
+    One fold of Beehive is not the leaderboard's Beehive. A column of one's own is none of it.
     """
-    directories = Counter(row.leaderboard_column for row in task_table().values())
-    found = Counter(row.leaderboard_column for row in rows if row.leaderboard_column)
+    directories, found = (
+        Counter(row.leaderboard_column for row in some if row.benchmark == "hear2021")
+        for some in (task_table().values(), rows)
+    )
     return {column for column, count in found.items() if count == directories[column]}
 
 
 def _check_checkpoints() -> None:
     """Check config/checkpoints.csv, which `hear_mn` reads, before it is read."""
+    urls: dict[str, str] = {}
     for where, cells in _lines("checkpoints", "checkpoint"):
         check(cells, "checkpoints", where)
+        file, url = cells.get("file", ""), cells.get("url", "")
+        if file and urls.setdefault(file, url) != url:
+            raise ConfigurationError(
+                f"{where}: the file {file!r} is another row's, of another url; give it a name of "
+                f"its own in the cache"
+            )
 
 
 def _typed(key: str, value: str) -> Any:
@@ -167,26 +183,28 @@ def read_run(config: Mapping[str, Any]) -> Run:
     tasks = tuple(
         table[known] for known in _known("tasks", config["tasks"], table, "config/tasks.csv")
     )
+    weights = _local_files("weights", config, checkpoints(), "config/checkpoints.csv")
     return Run(
         benchmark=config["benchmark"],
         variants=variants,
         tasks=tasks,
-        notice=config.get("notice", _made_up(variants, tasks)),
+        notice=config.get("notice", _made_up(variants, tasks, weights)),
         grid_points=config.get("grid_points", 8),
         seeds=config.get("seeds", 1),
         precision=config.get("precision", "half"),
         evaluation_device=config.get("evaluation_device", "cpu"),
         task_sources=_local_files("task_sources", config, table, "config/tasks.csv"),
-        weights=_local_files("weights", config, checkpoints(), "config/checkpoints.csv"),
+        weights=weights,
     )
 
 
-def _made_up(variants: Iterable[Variant], tasks: Iterable[TaskRow]) -> str:
+def _made_up(variants: Iterable[Variant], tasks: Iterable[TaskRow], weights: Container[str]) -> str:
     """Say what of a run is made up, so that no figure of it is taken for a result."""
     made_up = []
     if any(row.benchmark == "mini" for row in tasks):
         made_up.append("synthetic audio")
-    if any(checkpoints()[variant.checkpoint].source == "seeded" for variant in variants):
+    made = {variant.checkpoint for variant in variants if variant.checkpoint not in weights}
+    if any(checkpoints()[name].source == "seeded" for name in made):
         made_up.append("untrained weights")
     if not made_up:
         return ""

@@ -59,12 +59,11 @@ def _task(
     row: TaskRow, variants: Sequence[Variant], checkpoints: Sequence[str], local: bool
 ) -> Estimate:
     seconds = (row.hours or resources.UNKNOWN_HOURS) * 3600
-    published = row.benchmark == "hear2021" and not local
     archive = row.size or seconds * PUBLISHED_RATE * BYTES_PER_SAMPLE * COMPRESSION
     rates = {checkpoint(name).sample_rate for name in checkpoints}
     return Estimate(
         row.task,
-        download=archive if published else 0.0,
+        download=archive if row.url and not local else 0.0,
         audio=sum(seconds * rate * BYTES_PER_SAMPLE for rate in rates),
         embeddings=sum(
             _values(name, variants) * resources.embedding_rows(row) * BYTES_PER_VALUE

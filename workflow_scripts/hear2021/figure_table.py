@@ -4,10 +4,12 @@ Light on purpose, since the Snakefile reads it: no pandas, no matplotlib.
 """
 
 import csv
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from hear_mn.variants import UnknownVariant, parse_variant
 from workflow_scripts.hear2021.configuration import CONFIG, ConfigurationError, check
 
 OWN = "own"
@@ -33,23 +35,60 @@ def figure_table() -> dict[str, FigureRow]:
         ConfigurationError: naming the line, the column and what is allowed there.
     """
     rows: dict[str, dict[str, Any]] = {}
-    with (CONFIG / "figures.csv").open(newline="") as table:
+    with (CONFIG / "figures.csv").open(newline="", encoding="utf-8-sig") as table:
         for number, cells in enumerate(csv.DictReader(table), start=2):
-            rows[f"line {number}"] = {**cells, "models": cells["models"].split(";")}
+            rows[f"line {number}"] = {**cells, "models": (cells["models"] or "").split(";")}
     check(rows, "figures", "config/figures.csv")
     figures: dict[str, FigureRow] = {}
     for line, row in rows.items():
         if row["figure"] in figures:
             raise ConfigurationError(f"config/figures.csv, {line}: {row['figure']} again")
+        for model in row["models"]:
+            _refuse_unknown(model, line)
         figures[row["figure"]] = FigureRow(**{**row, "models": tuple(row["models"])})
     return figures
 
 
-def figures_of_run(leaderboard_tasks: bool) -> list[str]:
-    """Return the figures of a run: with published systems only if its tasks are HEAR 2021's."""
-    return [name for name, row in figure_table().items() if leaderboard_tasks or row.scores == OWN]
+def figures_of_run(variants: Iterable[str], leaderboard_tasks: bool) -> list[str]:
+    """Return the figures of a run: with published systems only if its tasks are HEAR 2021's.
+
+    One that names a variant which this run does not have is another run's.
+    """
+    known = {OWN, *variants, *published_systems()}
+    return [
+        name
+        for name, row in figure_table().items()
+        if known.issuperset(row.models) and (leaderboard_tasks or row.scores == OWN)
+    ]
 
 
 def published_figures() -> list[str]:
     """Return the figures that published scores alone can fill."""
-    return [name for name, row in figure_table().items() if row.scores != OWN]
+    known = {OWN, *published_systems()}
+    return [
+        name
+        for name, row in figure_table().items()
+        if known.issuperset(row.models) and row.scores != OWN
+    ]
+
+
+@cache
+def published_systems() -> list[str]:
+    """Return the models of config/published_systems.csv."""
+    with (CONFIG / "published_systems.csv").open(newline="", encoding="utf-8-sig") as table:
+        return [row["model"] for row in csv.DictReader(table)]
+
+
+def _refuse_unknown(model: str, line: str) -> None:
+    if model == OWN or model in published_systems():
+        return
+    where = f"config/figures.csv, {line}: models: {model!r}"
+    try:
+        name = parse_variant(model).name
+    except UnknownVariant as error:
+        raise ConfigurationError(
+            f"{where} is neither 'own' nor a row of config/published_systems.csv nor a variant "
+            f"({error})"
+        ) from error
+    if name != model:
+        raise ConfigurationError(f"{where} is called {name} in tables and figures")

@@ -65,10 +65,10 @@ def module_fingerprint(module: str) -> str:
 def not_here(path: Path | str, record: Path) -> str:
     """Say what to do about a fetched file that is not there, of which `record` says where it is."""
     return (
-        f"{socket.gethostname()} has no {path}. If the file was deleted, delete {record} too and "
-        f"run again to fetch it. If this machine does not see the folder, move the cache to one "
-        f"that all machines see (`cache` in slurm/site.yaml, or HEAR_MN_CACHE), delete {record} "
-        f"and run again"
+        f"{socket.gethostname()} has no {path}, of which {record} says where it is. If it was "
+        f"moved, or this machine does not see it, put it or a link there, or move the cache to "
+        f"a folder that all machines see (`cache` in slurm/site.yaml, or HEAR_MN_CACHE). To fetch "
+        f"it again delete {record} too; what was made from it is then made again"
     )
 
 
