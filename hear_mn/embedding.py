@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from hear_mn.architecture import widest_activation
-from hear_mn.audio import AudioError, check_audio, waveform
+from hear_mn.audio import AudioError, check_audio, on_device, waveform
 from hear_mn.checkpoints import Checkpoint, CheckpointError, checkpoint, load_state_dict, locate
 from hear_mn.frontend import LogMel
 from hear_mn.mobilenet import MobileNet, folded
@@ -130,8 +130,10 @@ class Embedder(nn.Module):
 
     def alike(self, n_samples: int) -> int:
         """Return a number that is equal for scenes whose lengths may differ in one batch."""
-        whole = n_samples <= round(SCENE_WINDOW_S * self.sample_rate)
-        return self.frontend.frames(n_samples) if whole else n_samples
+        window, step = (round(s * self.sample_rate) for s in (SCENE_WINDOW_S, SCENE_STEP_S))
+        if n_samples <= window:
+            return self.frontend.frames(n_samples)
+        return n_samples // step * step  # as many windows; no number of frames is as large
 
     def scene(
         self,
@@ -176,7 +178,7 @@ class Embedder(nn.Module):
         window, step = (round(s * self.sample_rate) for s in (SCENE_WINDOW_S, SCENE_STEP_S))
         if audio.shape[1] <= window:
             return self._embed_windows(audio, audio.shape[1], step, 0, lengths)[:, 0]
-        return self._embed_windows(audio, window, step, window // 2).mean(1)
+        return self._embed_windows(audio, window, step, window // 2, lengths).mean(1)
 
     def timestamp_vectors(
         self, audio: Tensor, sample_rate: int | None = None
@@ -198,21 +200,25 @@ class Embedder(nn.Module):
         padding: int,
         lengths: Sequence[int] | None = None,
     ) -> Tensor:
-        """Return the vectors [n_sounds, n_windows, size] of the windows of the padded audio."""
+        """Return the vectors [n_sounds, n_windows, size] of the windows of the padded audio.
+
+        `lengths`: the samples of each sound, where they differ; all of as many windows.
+        """
         n_windows = (audio.shape[1] + 2 * padding - length) // step + 1
         vectors = torch.empty(len(audio), n_windows, self.scene_size, device=self.device)
         sound = 0
         while sound < len(audio):
             limit = max(1, self._frames_per_batch() // self.frontend.frames(length))
             sounds = slice(sound, sound + max(1, limit // n_windows))
+            ends = lengths[sounds] if lengths else None
             try:
                 with torch.inference_mode():
-                    padded = self._padded(audio[sounds], padding)
+                    padded = self._padded(audio[sounds], padding, ends)
                     for first in range(0, n_windows, limit):
                         last = min(first + limit, n_windows) - 1
                         span = padded[:, first * step : last * step + length]
                         vectors[sounds, first : last + 1] = self._embed_span(
-                            span, length, step, lengths[sounds] if lengths else None
+                            span, length, step, None if padding else ends
                         )
             except RuntimeError as error:
                 if not _is_out_of_memory(error):
@@ -222,9 +228,15 @@ class Embedder(nn.Module):
             sound = sounds.stop
         return vectors
 
-    def _padded(self, audio: Tensor, padding: int) -> Tensor:
+    def _padded(self, audio: Tensor, padding: int, lengths: Sequence[int] | None) -> Tensor:
         audio = waveform(audio, self.device)
-        return pad(audio, (padding, padding), mode="reflect") if padding else audio
+        if not padding:
+            return audio
+        if lengths is None:
+            return pad(audio, (padding, padding), mode="reflect")
+        last = on_device(lengths, self.device)[:, None] - 1
+        samples = torch.arange(-padding, audio.shape[1] + padding, device=self.device).abs()
+        return audio.gather(1, last - (last - samples).abs())
 
     def _embed_span(
         self, audio: Tensor, length: int, step: int, lengths: Sequence[int] | None
