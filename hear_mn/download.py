@@ -117,7 +117,7 @@ def fetch(
     with _one_process(target):
         if _is_verified(target, expected, url):
             return target
-        of_this_url = _is_of(target, expected, url)
+        of_this_url = _is_of(_verified(target), expected, url)
         if of_this_url:
             expected = _held_to_first_seen(target, expected)
         if target.exists() and of_this_url:
@@ -215,14 +215,14 @@ def _verified(target: Path) -> dict[str, Any]:
         return {}
 
 
-def _is_of(target: Path, expected: Expected, url: str) -> bool:
+def _is_of(verified: dict[str, Any], expected: Expected, url: str) -> bool:
     """Return whether a file in place can be what is expected: without a hash, one of this URL."""
-    return bool(expected.hashes) or _verified(target).get("url", url) == url
+    return bool(expected.hashes) or verified.get("url", url) == url
 
 
 def _is_verified(target: Path, expected: Expected, url: str) -> bool:
     verified = _verified(target)
-    if not verified or not target.exists() or not _is_of(target, expected, url):
+    if not verified or not target.exists() or not _is_of(verified, expected, url):
         return False
     status = target.stat()
     unchanged = [status.st_size, status.st_mtime_ns] == [verified["size"], verified["mtime_ns"]]

@@ -128,9 +128,13 @@ class Embedder(nn.Module):
         """The size of every feature at a timestamp: that of a scene."""
         return self.feature_sizes
 
+    @property
+    def _scene_window_and_step(self) -> tuple[int, int]:
+        return round(SCENE_WINDOW_S * self.sample_rate), round(SCENE_STEP_S * self.sample_rate)
+
     def alike(self, n_samples: int) -> int:
         """Return a number that is equal for scenes whose lengths may differ in one batch."""
-        window, step = (round(s * self.sample_rate) for s in (SCENE_WINDOW_S, SCENE_STEP_S))
+        window, step = self._scene_window_and_step
         if n_samples <= window:
             return self.frontend.frames(n_samples)
         return n_samples // step * step  # as many windows; no number of frames is as large
@@ -175,7 +179,7 @@ class Embedder(nn.Module):
     ) -> Tensor:
         """Return the features of `scene` one after another [n_sounds, scene_size]."""
         check_audio(audio, self.frontend.minimum_samples, self.sample_rate, sample_rate, lengths)
-        window, step = (round(s * self.sample_rate) for s in (SCENE_WINDOW_S, SCENE_STEP_S))
+        window, step = self._scene_window_and_step
         if audio.shape[1] <= window:
             return self._embed_windows(audio, audio.shape[1], step, 0, lengths)[:, 0]
         return self._embed_windows(audio, window, step, window // 2, lengths).mean(1)

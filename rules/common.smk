@@ -40,7 +40,7 @@ SCRATCH = Path(workflow.pathvars.apply("<scratch>"))
 def embedding_manifests(wildcards):
     """The embedding files that together hold what a variant is made of."""
     variant = parse_variant(wildcards.variant)
-    folder = Path(SCRATCH, "embeddings", variant.checkpoint, wildcards.task)
+    folder = SCRATCH / "embeddings" / variant.checkpoint / wildcards.task
     existing = existing_files(folder)
     return [
         f"<scratch>/embeddings/{variant.checkpoint}/{wildcards.task}/{parts}.json"
@@ -151,8 +151,7 @@ def synthetic_archive(wildcards):
 
 def task_kind(wildcards):
     """What the table says that the data of a task must be, for it is checked when prepared."""
-    row = task_table()[wildcards.task]
-    return [row.embedding_type, row.prediction_type, row.primary_metric]
+    return list(task_table()[wildcards.task].kind)
 
 
 def task_source(wildcards):

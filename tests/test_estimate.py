@@ -1,7 +1,6 @@
 """What a run is said to cost, and what its jobs ask for, from the tables alone."""
 
 import dataclasses
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -37,7 +36,7 @@ def test_what_is_on_this_machine_already_is_not_downloaded():
 
 
 def test_a_published_task_that_is_not_of_hear_is_downloaded_too():
-    extra = replace(ESC50, benchmark="extra", size=5 * 10**9)
+    extra = dataclasses.replace(ESC50, benchmark="extra", size=5 * 10**9)
     assert by_name(VARIANTS, [extra])[ESC50.task].download == 5e9
 
 

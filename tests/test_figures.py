@@ -11,6 +11,7 @@ import pytest
 from matplotlib.text import Text
 from PIL import Image
 
+from workflow_scripts.hear2021 import configuration
 from workflow_scripts.hear2021 import figure_table as figure_table_module
 from workflow_scripts.hear2021.configuration import CONFIG, ConfigurationError, task_table
 from workflow_scripts.hear2021.figure_table import (
@@ -272,7 +273,8 @@ def test_a_wrong_row_of_the_figure_table_is_named(repository, tmp_path, monkeypa
     (tmp_path / "figures.csv").write_text(
         text.replace("complexity,categories", "complexity,pie", 1)
     )
-    monkeypatch.setattr("workflow_scripts.hear2021.figure_table.CONFIG", tmp_path)
+    shutil.copytree(CONFIG / "schemas", tmp_path / "schemas")
+    monkeypatch.setattr(configuration, "CONFIG", tmp_path)
     figure_table.cache_clear()
     with pytest.raises(ConfigurationError, match=r"line 2\.plot: 'pie'\. Allowed: 'categories'"):
         figure_table()
@@ -286,7 +288,7 @@ def figures_with(row: dict[str, str], folder, monkeypatch) -> None:
     shutil.copytree(CONFIG / "schemas", folder / "schemas")
     with (folder / "figures.csv").open("a", newline="") as table:
         csv.DictWriter(table, list(row)).writerow(row)
-    monkeypatch.setattr(figure_table_module, "CONFIG", folder)
+    monkeypatch.setattr(configuration, "CONFIG", folder)
     monkeypatch.setattr(figure_table_module, "figure_table", figure_table.__wrapped__)
 
 

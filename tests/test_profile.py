@@ -118,24 +118,23 @@ def test_a_mistake_in_the_settings_stops_a_dry_run_with_one_message(tmp_path):
     assert "Traceback" not in result.stdout
 
 
-def test_the_scratch_folder_of_the_site_is_where_embeddings_go(tmp_path):
+@pytest.mark.parametrize(
+    ("run_file", "folder_of_embeddings"),
+    [
+        ([], "mn40_as_ext/esc50-v2.0.0-full"),
+        (["--configfile", "config/config.yaml"], "mn04_seeded/mini_hum"),
+    ],
+    ids=["study", "mini"],
+)
+def test_the_scratch_folder_of_the_site_is_where_embeddings_go(
+    run_file, folder_of_embeddings, tmp_path
+):
     folder = copy_workflow(tmp_path)
     site = {"site": SETTINGS, "pathvars": {"scratch": "elsewhere/scratch"}}
     (folder / "slurm/site.yaml").write_text(yaml.safe_dump(site))
-    result = snakemake(folder, "-n", "--profile", "slurm")
+    result = snakemake(folder, "-n", "--profile", "slurm", *run_file)
     assert result.returncode == 0, result.stdout
-    assert "elsewhere/scratch/embeddings/mn40_as_ext/esc50-v2.0.0-full/" in result.stdout
-    assert "results/scratch" not in result.stdout
-
-
-def test_the_mini_benchmark_on_a_cluster_goes_to_the_scratch_folder_of_the_site(tmp_path):
-    folder = copy_workflow(tmp_path)
-    site = {"site": SETTINGS, "pathvars": {"scratch": "elsewhere/scratch"}}
-    (folder / "slurm/site.yaml").write_text(yaml.safe_dump(site))
-    mini = ("--configfile", "config/config.yaml")
-    result = snakemake(folder, "-n", "--profile", "slurm", *mini)
-    assert result.returncode == 0, result.stdout
-    assert "elsewhere/scratch/embeddings/mn04_seeded/mini_hum/" in result.stdout
+    assert f"elsewhere/scratch/embeddings/{folder_of_embeddings}/" in result.stdout
     assert "results/scratch" not in result.stdout
 
 

@@ -50,6 +50,11 @@ class TaskRow:
     size: int | None
     note: str
 
+    @property
+    def kind(self) -> tuple[str, str, str]:
+        """What the data of the task must be: how it is embedded, predicted and scored."""
+        return self.embedding_type, self.prediction_type, self.primary_metric
+
 
 @dataclass(frozen=True)
 class Run:
@@ -106,14 +111,12 @@ def _explain(error: ValidationError) -> str:
 def task_table() -> dict[str, TaskRow]:
     """Return config/tasks.csv by task, in its order, which is the order of the figures."""
     rows: dict[str, TaskRow] = {}
-    for where, cells in _lines("tasks", "task"):
+    for where, cells in table_lines("tasks", "task", "display_name"):
         try:
             row = {key: _typed(key, value) for key, value in cells.items()}
         except ValueError as error:
             raise ConfigurationError(f"{where} cannot be used: {error}") from error
         check(row, "tasks", where)
-        if row["display_name"] in {known.display_name for known in rows.values()}:
-            raise ConfigurationError(f"{where}: the display_name {row['display_name']!r} again")
         rows[row["task"]] = TaskRow(**row)
     published = {row.leaderboard_column for row in rows.values() if row.benchmark == "hear2021"}
     for task in rows.values():
@@ -125,15 +128,16 @@ def task_table() -> dict[str, TaskRow]:
     return rows
 
 
-def _lines(table: str, key: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield where each line of a table is, and its cells; no two with the same `key`."""
-    names = set()
+def table_lines(table: str, *keys: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield where each line of a table is, and its cells; no two with the same in one of `keys`."""
+    seen = set()
     with (CONFIG / f"{table}.csv").open(newline="", encoding="utf-8-sig") as file:
         for number, cells in enumerate(csv.DictReader(file), start=2):
             where = f"config/{table}.csv, line {number}"
-            if cells[key] in names:
-                raise ConfigurationError(f"{where}: {cells[key]} again")
-            names.add(cells[key])
+            for key in keys:
+                if (key, cells[key]) in seen:
+                    raise ConfigurationError(f"{where}: the {key} {cells[key]!r} again")
+                seen.add((key, cells[key]))
             yield where, cells
 
 
@@ -152,7 +156,7 @@ def complete_columns(rows: Iterable[TaskRow]) -> set[str]:
 def _check_checkpoints() -> None:
     """Check config/checkpoints.csv, which `hear_mn` reads, before it is read."""
     urls: dict[str, str] = {}
-    for where, cells in _lines("checkpoints", "checkpoint"):
+    for where, cells in table_lines("checkpoints", "checkpoint"):
         check(cells, "checkpoints", where)
         file, url = cells.get("file", ""), cells.get("url", "")
         if file and urls.setdefault(file, url) != url:

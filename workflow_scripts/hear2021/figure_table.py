@@ -3,14 +3,13 @@
 Light on purpose, since the Snakefile reads it: no pandas, no matplotlib.
 """
 
-import csv
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from hear_mn.variants import UnknownVariant, parse_variant
-from workflow_scripts.hear2021.configuration import CONFIG, ConfigurationError, check
+from workflow_scripts.hear2021.configuration import ConfigurationError, check, table_lines
 
 OWN = "own"
 
@@ -35,14 +34,12 @@ def figure_table() -> dict[str, FigureRow]:
         ConfigurationError: naming the line, the column and what is allowed there.
     """
     rows: dict[str, dict[str, Any]] = {}
-    with (CONFIG / "figures.csv").open(newline="", encoding="utf-8-sig") as table:
-        for number, cells in enumerate(csv.DictReader(table), start=2):
-            rows[f"line {number}"] = {**cells, "models": (cells["models"] or "").split(";")}
+    for where, cells in table_lines("figures", "figure"):
+        line = where.rpartition(", ")[2]
+        rows[line] = {**cells, "models": (cells["models"] or "").split(";")}
     check(rows, "figures", "config/figures.csv")
     figures: dict[str, FigureRow] = {}
     for line, row in rows.items():
-        if row["figure"] in figures:
-            raise ConfigurationError(f"config/figures.csv, {line}: {row['figure']} again")
         for model in row["models"]:
             _refuse_unknown(model, line)
         figures[row["figure"]] = FigureRow(**{**row, "models": tuple(row["models"])})
@@ -54,29 +51,26 @@ def figures_of_run(variants: Iterable[str], leaderboard_tasks: bool) -> list[str
 
     One that names a variant which this run does not have is another run's.
     """
-    known = {OWN, *variants, *published_systems()}
     return [
-        name
-        for name, row in figure_table().items()
-        if known.issuperset(row.models) and (leaderboard_tasks or row.scores == OWN)
+        name for name, row in _rows_of(variants).items() if leaderboard_tasks or row.scores == OWN
     ]
 
 
 def published_figures() -> list[str]:
     """Return the figures that published scores alone can fill."""
-    known = {OWN, *published_systems()}
-    return [
-        name
-        for name, row in figure_table().items()
-        if known.issuperset(row.models) and row.scores != OWN
-    ]
+    return [name for name, row in _rows_of([]).items() if row.scores != OWN]
+
+
+def _rows_of(variants: Iterable[str]) -> dict[str, FigureRow]:
+    """Return the rows that name no variant but these and the published ones."""
+    known = {OWN, *variants, *published_systems()}
+    return {name: row for name, row in figure_table().items() if known.issuperset(row.models)}
 
 
 @cache
 def published_systems() -> list[str]:
     """Return the models of config/published_systems.csv."""
-    with (CONFIG / "published_systems.csv").open(newline="", encoding="utf-8-sig") as table:
-        return [row["model"] for row in csv.DictReader(table)]
+    return [cells["model"] for _, cells in table_lines("published_systems", "model")]
 
 
 def _refuse_unknown(model: str, line: str) -> None:

@@ -196,11 +196,10 @@ def _refuse_another_task(metadata: Mapping[str, Any], row: TaskRow, source: Path
     # By the score it would be reported as. The name in the metadata does not tell: HEAR's own
     # mridangam_tonic calls itself mridangam_stroke.
     found = (metadata["embedding_type"], metadata["prediction_type"], metadata["evaluation"][0])
-    expected = (row.embedding_type, row.prediction_type, row.primary_metric)
-    if found != expected:
+    if found != row.kind:
         raise TaskError(
             f"{row.task}: {METADATA_FILE} in {source} says {', '.join(found)}, and "
-            f"config/tasks.csv {', '.join(expected)}. Is it another task? If not, correct the row"
+            f"config/tasks.csv {', '.join(row.kind)}. Is it another task? If not, correct the row"
         )
 
 

@@ -400,8 +400,8 @@ def _refused(site: Site, request: Request, partitions: Mapping[str, Partition]) 
 def main() -> None:
     """Check slurm/site.yaml and say what was found."""
     try:
-        content = (yaml.safe_load(SETTINGS.read_text()) if SETTINGS.exists() else None) or {}
-        site = read_site(content.get("site", {}))
+        content = yaml.safe_load(SETTINGS.read_text()) if SETTINGS.exists() else None
+        site = read_site((content or {}).get("site", {}))
         print("\n".join(check_site(site)))
     except (ConfigurationError, SiteError) as error:
         sys.exit(str(error))

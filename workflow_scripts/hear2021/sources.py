@@ -54,8 +54,7 @@ def module_fingerprint(module: str) -> str:
     if spec is None:
         return ""
     digest = hashlib.sha256()
-    places = [Path(str(spec.origin)), *map(Path, spec.submodule_search_locations or [])]
-    for place in places[1:] or places:
+    for place in map(Path, spec.submodule_search_locations or [str(spec.origin)]):
         for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
             content = file.read_bytes()
             digest.update(f"{file.relative_to(place)}\0{len(content)}\0".encode() + content)
