@@ -12,6 +12,8 @@ from functools import cache
 import numpy as np
 import torch
 
+from workflow_scripts.hear2021.compilation import compiled
+
 STATE_WORDS = 624
 LAG = 397
 UNIFORM_BITS = 53
@@ -136,9 +138,4 @@ def _draw(mask: np.ndarray, threshold: int, scale: np.float32, state: np.ndarray
 
 @cache
 def _compiled_draw() -> Callable[..., int]:
-    import numba  # noqa: PLC0415 -- a third of a second that most processes do without
-
-    try:
-        return numba.njit(cache=True)(_draw)
-    except RuntimeError:  # no folder to keep the compiled function in
-        return numba.njit(_draw)
+    return compiled(_draw)

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
+from workflow_scripts.hear2021.adam import BETAS, EPSILON
 from workflow_scripts.hear2021.heareval_definitions import FullyConnectedPrediction
 from workflow_scripts.hear2021.packing import PackedTask
 from workflow_scripts.hear2021.scoring import Postprocessing, Predictions, Scorer
 from workflow_scripts.hear2021.training import (
-    Adam,
     BestEpoch,
     Conf,
     TrainedPredictor,
@@ -80,14 +80,14 @@ class Moments:
     @torch.no_grad()
     def step(self, parameters: torch.Tensor, gradient: torch.Tensor, members: torch.Tensor) -> None:
         """Change the parameters of those members where `members` (n_members, 1) is 1, not 0."""
-        beta1, beta2 = Adam.BETAS
+        beta1, beta2 = BETAS
         self.steps += members
         steps = self.steps.clamp(min=1)
         step_size = (members * self.rate / (1 - beta1**steps)).to(gradient)
         correction = (1 - beta2**steps).sqrt().to(gradient)
         self.first.lerp_(gradient, ((1 - beta1) * members).to(gradient))
         self.second.lerp_(gradient.square(), ((1 - beta2) * members).to(gradient))
-        denominator = self.second.sqrt().div_(correction).add_(Adam.EPSILON)
+        denominator = self.second.sqrt().div_(correction).add_(EPSILON)
         parameters.sub_((self.first / denominator).mul_(step_size))
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torchinfo
 
+from workflow_scripts.hear2021.adam import fastest_adam
 from workflow_scripts.hear2021.dropout import draw_at_once
 from workflow_scripts.hear2021.heareval_definitions import FullyConnectedPrediction
 from workflow_scripts.hear2021.packing import PackedTask
@@ -53,54 +54,6 @@ class TrainedPredictor:
     score_mode: str
     postprocessing: Postprocessing
     time_in_min: float
-
-
-class Adam:
-    """torch.optim.Adam with its defaults, bit for bit.
-
-    torch's own class imports torch._dynamo when made, some 900 modules.
-    """
-
-    BETAS = (0.9, 0.999)
-    EPSILON = 1e-8
-
-    def __init__(self, parameters: Iterable[torch.nn.Parameter], lr: float) -> None:
-        self._parameters = list(parameters)
-        self._lr = lr
-        self._steps = 0
-        # As tensors, which torch makes of numbers at each call: 0.3 ms a step of 2.7 (911 x 1024).
-        self._beta2, self._epsilon, self._correction = (
-            torch.tensor(value, dtype=torch.float32) for value in (self.BETAS[1], self.EPSILON, 1.0)
-        )
-        self._first, self._second = (
-            [torch.zeros_like(parameter) for parameter in self._parameters] for _ in range(2)
-        )
-        # One after the other in the same memory, which stays in the cache.
-        largest = max(self._parameters, key=torch.numel)
-        scratch = torch.empty(largest.numel(), device=largest.device)
-        self._denominator = [scratch.as_strided(p.shape, p.stride()) for p in self._parameters]
-
-    def zero_grad(self) -> None:
-        """Forget the gradients."""
-        for parameter in self._parameters:
-            parameter.grad = None
-
-    @torch.no_grad()
-    def step(self) -> None:
-        """Change the parameters by their gradients."""
-        self._steps += 1
-        beta1, beta2 = self.BETAS
-        step_size = self._lr / (1 - beta1**self._steps)
-        self._correction.fill_((1 - beta2**self._steps) ** 0.5)
-        for parameter, first, second, denominator in zip(
-            self._parameters, self._first, self._second, self._denominator, strict=True
-        ):
-            if parameter.grad is None:
-                continue
-            first.lerp_(parameter.grad, 1 - beta1)
-            second.mul_(self._beta2).addcmul_(parameter.grad, parameter.grad, value=1 - beta2)
-            torch.sqrt(second, out=denominator).div_(self._correction).add_(self._epsilon)
-            parameter.addcdiv_(first, denominator, value=-step_size)
 
 
 class BestEpoch:
@@ -162,7 +115,9 @@ def train(
         lay_out_by_input(predictor, [*batches, *packed.batches([valid], conf["batch_size"])])
         n_rows = sum(len(rows) for rows, _ in batches)
         draw_at_once(predictor, n_rows * conf["hidden_dim"] * conf["hidden_layers"])
-    optimizer = Adam(predictor.parameters(), lr=conf["lr"])  # conf["optim"], see protocol.grid
+    optimizer = fastest_adam(
+        predictor.parameters(), lr=conf["lr"]
+    )  # conf["optim"], see protocol.grid
     best = BestEpoch(scorer.mode, conf["patience"])
     best_state: dict[str, torch.Tensor] = {}
     best_postprocessing: Postprocessing = ()
