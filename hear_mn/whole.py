@@ -2,14 +2,20 @@
 
 import json
 import os
+import socket
 from pathlib import Path
 from typing import Any
+
+
+def name_aside(path: Path) -> Path:
+    """Return a name in the same folder that no other process writes to, on this host or another."""
+    return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
 
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file; its folder is made if it is not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside = name_aside(path)
     aside.write_bytes(content)
     aside.replace(path)
 

@@ -1,7 +1,6 @@
 """Embeddings of a task in heareval's own directory layout, for heareval's own prediction runner."""
 
 import json
-import os
 import pickle
 import shutil
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hear_mn.whole import name_aside
 from workflow_scripts.hear2021.packing import EmbeddedTask, PackedTask, pack
 
 
@@ -32,7 +32,7 @@ def export(embedded: EmbeddedTask, directory: Path) -> None:
     if directory.exists():
         raise FileExistsError(f"{directory} exists; delete it or export to another place")
     packed = pack(embedded)
-    aside = directory.with_name(f".{directory.name}.{os.getpid()}")
+    aside = name_aside(directory)
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     try:

@@ -9,7 +9,6 @@ and no time or user is stored.
 import gzip
 import io
 import json
-import os
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from hear_mn.whole import name_aside
 from workflow_scripts.hear2021.tasks import METADATA_FILE, VOCABULARY_FILE, Event
 
 Random = np.random.Generator
@@ -89,7 +89,7 @@ def synthesise_task(task: str, archive: Path) -> None:
     """
     recipe = MINI_TASKS[task]
     archive.parent.mkdir(parents=True, exist_ok=True)
-    aside = archive.with_name(f".{archive.name}.{os.getpid()}")
+    aside = name_aside(archive)
     with (
         aside.open("wb") as file,
         gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as compressed,
