@@ -19,10 +19,21 @@ from workflow_scripts.hear2021.heareval_definitions import definitions
 LABELS = ["engine", "speech", "bird"]
 INDEX = {label: i for i, label in enumerate(LABELS)}
 EVENT_SCORES = [
-    "event_onset_200ms_fms",
-    "event_onset_50ms_fms",
-    "event_onset_offset_50ms_20perc_fms",
-    "segment_1s_er",
+    *(
+        available_scores[name](label_to_idx=INDEX)
+        for name in (
+            "event_onset_200ms_fms",
+            "event_onset_50ms_fms",
+            "event_onset_offset_50ms_20perc_fms",
+            "segment_1s_er",
+        )
+    ),
+    *(
+        available_scores["segment_1s_er"](
+            label_to_idx=INDEX, name=f"segments of {seconds} s", params={"time_resolution": seconds}
+        )
+        for seconds in (0.25, 3.0)  # of no HEAR task
+    ),
 ]
 
 
@@ -95,12 +106,13 @@ def detected(clips, **arguments):
     return detect_events(joined, Timestamps(times_ms), **arguments)
 
 
-def test_a_median_filter_of_hundreds_of_timestamps_counts_them_all():
+@pytest.mark.parametrize("width", [255, 256, 300])
+def test_a_median_filter_of_hundreds_of_timestamps_counts_them_all(width):
     active = np.zeros((1200, 1), dtype=np.float32)
-    active[400:640] = 1.0
-    found = detected([(active, np.arange(1200.0))], median_filter_ms=300, min_duration=0)
+    active[400:700] = 1.0
+    found = detected([(active, np.arange(1200.0))], median_filter_ms=width, min_duration=0)
     (event,) = as_lists(found)[0]
-    expected = np.flatnonzero(median_filter(active, size=(300, 1)))
+    expected = np.flatnonzero(median_filter(active, size=(width, 1)))
     assert (event["start"], event["end"]) == (expected[0], expected[-1])
 
 
@@ -133,11 +145,10 @@ def test_an_event_that_ends_before_it_starts_is_refused():
         active_labels(Events.from_lists([event], LABELS), np.zeros(1), len(LABELS))
 
 
-@pytest.mark.parametrize("name", EVENT_SCORES)
+@pytest.mark.parametrize("function", EVENT_SCORES, ids=str)
 @settings(max_examples=60, deadline=None)
 @given(clips=st.lists(st.tuples(events_of_a_clip(), events_of_a_clip()), max_size=3))
-def test_event_scores_equal_sed_evals(name, clips):
-    function = available_scores[name](label_to_idx=INDEX)
+def test_event_scores_equal_sed_evals(function, clips):
     expected = dict(
         function(
             {f"{i}.wav": estimated for i, (estimated, _) in enumerate(clips)},

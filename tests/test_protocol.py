@@ -13,7 +13,7 @@ import torch
 
 from tests.benchmarks.inputs import MadeEmbeddings
 from tests.benchmarks.stock_runner import STOCK_RUNNER, comparable
-from workflow_scripts.hear2021 import dropout, training
+from workflow_scripts.hear2021 import dropout, packing, training
 from workflow_scripts.hear2021.export import export
 from workflow_scripts.hear2021.packing import pack
 from workflow_scripts.hear2021.protocol import evaluate, grid
@@ -229,6 +229,16 @@ def test_the_callers_random_state_and_threads_are_left_alone():
     assert torch.get_num_threads() == threads
 
 
+def test_several_ways_of_postprocessing_need_a_score_that_chooses():
+    made = event_task(
+        {"train": 4, "valid": 3, "test": 3},
+        evaluation=["event_onset_200ms_fms"],
+        use_scoring_for_early_stopping=False,
+    )
+    with pytest.raises(ValueError, match="2 ways of postprocessing, and use_scoring_for_early_"):
+        evaluate(made, grid_points=1)
+
+
 @pytest.mark.parametrize("same_bits", [True, False])
 def test_weights_are_laid_out_by_input_only_if_no_bit_of_a_product_changes(same_bits, monkeypatch):
     packed = pack(TASKS["scene, multiclass, folds"]())
@@ -304,15 +314,29 @@ def test_a_last_training_batch_of_one_row_is_refused_before_training():
         evaluate(embedded)
 
 
-def test_nan_in_an_embedding_names_the_clip():
-    embedded = TASKS["scene, multiclass, folds"]()
-    embedded.embeddings["fold02"][17, 3] = math.nan
-    with pytest.raises(ValueError, match=r"split fold02, clip 17\.wav: NaN or Inf"):
-        evaluate(embedded)
+def test_nan_in_an_embedding_names_the_clip(monkeypatch):
+    monkeypatch.setattr(packing, "CHECKED_ROWS", 16)
+    for clip in range(FOLDS["fold02"]):
+        embedded = TASKS["scene, multiclass, folds"]()
+        embedded.embeddings["fold02"][clip, 3] = math.nan
+        with pytest.raises(ValueError, match=rf"split fold02, clip {clip}\.wav: NaN or Inf"):
+            pack(embedded)
+
+
+def test_infinity_in_the_embedding_of_a_timestamp_names_the_clip():
     events = TASKS["event, folds, as MAESTRO"]()
     events.embeddings["fold01"][2 * 80 + 5, 3] = math.inf
     with pytest.raises(ValueError, match=r"split fold01, clip 2_fold01\.wav: NaN or Inf"):
         evaluate(events)
+
+
+def test_rows_go_to_a_gpu_where_they_take_no_more_than_half_of_its_free_memory(monkeypatch):
+    sizes = []
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2000, 9000))
+    assert packing._has_room(1000, torch.device("cuda"))
+    assert not packing._has_room(1001, torch.device("cuda"))
+    monkeypatch.setattr(packing, "_has_room", lambda size, device: sizes.append(size))
+    assert sizes == [pack(TASKS["scene, multiclass, folds"]()).rows.nbytes]
 
 
 def test_embeddings_that_do_not_fit_the_clips_are_refused():
