@@ -239,6 +239,18 @@ def test_several_ways_of_postprocessing_need_a_score_that_chooses():
         evaluate(made, grid_points=1)
 
 
+@pytest.mark.parametrize("side_by_side", [False, True])
+def test_a_grid_point_that_ends_before_its_first_validation_is_refused(side_by_side):
+    made = scene_task(
+        SINGLE,
+        prediction_type="multilabel",
+        evaluation=["mAP"],
+        evaluation_params={"task_specific_param_grid": {"max_epochs": [2]}},  # one in three counts
+    )
+    with pytest.raises(ValueError, match="made_up-v1: no validation within 2 epochs"):
+        evaluate(made, grid_points=1, side_by_side=side_by_side)
+
+
 @pytest.mark.parametrize("same_bits", [True, False])
 def test_weights_are_laid_out_by_input_only_if_no_bit_of_a_product_changes(same_bits, monkeypatch):
     packed = pack(TASKS["scene, multiclass, folds"]())
