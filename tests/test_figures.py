@@ -262,7 +262,34 @@ def test_a_figure_of_an_unknown_model_is_refused_by_name(comparisons):
         draw(row, comparisons["published"], {})
 
 
-def test_a_figure_without_any_score_is_refused(comparisons):
+@pytest.mark.parametrize("benchmark", ["mini", "hear2021"])
+def test_a_run_without_any_score_is_drawn_as_one(benchmark, tmp_path):
+    variants = ["mn04_seeded_mels", "mn04_seeded_e1"]
+    tasks = [row.task for row in task_table().values() if row.benchmark == benchmark]
+    nothing = set(itertools.product(variants, tasks))
+    comparison = compare(tmp_path, variants, benchmark, without=nothing)
+    for name in figures_of_run(variants, leaderboard_tasks=benchmark == "hear2021"):
+        assert_readable(draw(figure_table()[name], comparison, complexities(comparison)))
+
+
+def test_variants_too_close_together_for_their_names_are_named_below(tmp_path):
+    parts = ["e1", "l", "clf", "mels", "se", "block"]
+    joined = ["_".join(some) for n in (1, 2) for some in itertools.permutations(parts, n)]
+    comparison = compare(tmp_path, [f"mn40_as_ext_{parts}" for parts in joined])
+    figure = draw(figure_table()["score_and_macs"], comparison, complexities(comparison))
+    assert_readable(figure)
+    shown = " ".join(text.get_text().replace("\n", "") for text in texts(figure))
+    assert "Without room for a name at the point: mn40_as_ext" in shown
+    assert all(variant in shown.replace(" ", "") for variant in comparison.own)
+
+
+def test_a_dollar_in_a_notice_is_a_dollar(comparisons):
+    notice = r"costs $1 and $HOME\new"
+    figure = draw(figure_table()["by_task"], comparisons["mini"], {}, notice)
+    assert notice in [text.get_text() for text in texts(figure)]
+
+
+def test_a_figure_without_any_model_is_refused(comparisons):
     row = FigureRow("f", "tasks", ("own",), "own", "t", "c")
     with pytest.raises(FigureError, match="the run has no models"):
         draw(row, comparisons["published"], {})

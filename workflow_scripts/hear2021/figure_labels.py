@@ -23,8 +23,8 @@ def place_labels(
     *,
     size: float,
     colour: str,
-) -> bool:
-    """Name every point and say whether all names found a place within the axes.
+) -> list[int]:
+    """Name the points that have room for it within the axes; return which have none.
 
     A name stands beside its point if there is room, otherwise further off with a line to it.
 
@@ -42,8 +42,9 @@ def place_labels(
     radius = MARKER_RADIUS * pixel
     taken = [Bbox.from_extents(x - radius, y - radius, x + radius, y + radius) for x, y in places]
     lines = _curves(axes)
-    from_the_top = sorted(zip(points, places, strict=True), key=lambda pair: -pair[1][1])
-    for (name, *point), place in from_the_top:
+    without_place = []
+    for number in sorted(range(len(points)), key=lambda number: -places[number][1]):
+        (name, *point), place = points[number], places[number]
         text = axes.annotate(
             name,
             (point[0], point[1]),
@@ -74,14 +75,16 @@ def place_labels(
             ):
                 break
         else:
-            return False
+            text.remove()
+            without_place.append(number)
+            continue
         text.set_position((dx, dy))
         taken.append(box)
         if math.dist(*leader) > radius:
             lines.append(leader)
             ends = axes.transData.inverted().transform(leader)
             axes.plot(ends[:, 0], ends[:, 1], color=colour, linewidth=0.5, zorder=3)
-    return True
+    return without_place
 
 
 def _inside(box: Bbox, frame: Bbox) -> bool:

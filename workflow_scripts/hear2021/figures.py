@@ -62,6 +62,7 @@ STYLE: dict[str, Any] = {
     "ytick.major.width": 0.6,
     "svg.fonttype": "path",
     "svg.hashsalt": "hear2021",
+    "text.parse_math": False,  # a $ in a path or a name is a $
 }
 
 
@@ -92,7 +93,7 @@ def draw(
         notice: a line that the figure carries under its title.
 
     Raises:
-        FigureError: if it names no model, or none of them has what the plot shows.
+        FigureError: if it names no model.
         UnknownModel: if it names a model that is neither of the run nor published.
     """
     models = _models(row, comparison)
@@ -123,11 +124,8 @@ def _settings() -> Any:
 def _models(row: FigureRow, comparison: Comparison) -> list[str]:
     names = [name for entry in row.models for name in (comparison.own if entry == OWN else [entry])]
     models = list(dict.fromkeys(names))
-    if not any(comparison.mean(model).tasks for model in models):
-        raise FigureError(
-            f"figure {row.figure}: none of its models has a score "
-            f"({', '.join(models) or 'the run has no models'})"
-        )
+    if not models:
+        raise FigureError(f"figure {row.figure}: the run has no models")
     return models
 
 
@@ -331,7 +329,8 @@ def _plot_categories(
             for model in models
             for value in comparison.normalised(model)
             if not math.isnan(value)
-        ]
+        ],
+        default=1.0,
     )
     most = max(len(shown) for _, shown in panels)
     characters = int((WIDTH - 0.5) / most / (8 * 0.64 * POINT)) - 1
@@ -481,7 +480,8 @@ def _plot_tasks(
     figure, panels = _panels(models, at_most, height=2.6, gap=0.6)
     labels = _labels(models, comparison)
     zero = missing = folds = False
-    highest = max(v for m in models for v in comparison.normalised(m) if not math.isnan(v))
+    values = itertools.chain.from_iterable(map(comparison.normalised, models))
+    highest = max((value for value in values if not math.isnan(value)), default=1.0)
     width = 0.84 / max(len(shown) for _, shown in panels)
     for axes, shown in panels:
         _score_axis(axes, highest, room=0.1)
@@ -757,16 +757,13 @@ def _plot_complexity(
         points.append(
             _Point(label, series, value / quantity.unit, 100 * mean.mean, mean.tasks == mean.of)
         )
-    if not points:
-        raise FigureError(f"figure {row.figure}: no {quantity.name} known of {', '.join(models)}")
     names = [(_break(point.label, 40), point.x, point.y) for point in points]
     for height in (3.6, 4.8, 6.4, 8.5, 11.3):  # taller until every name has its place
         figure, axes = _scatter(points, height, f"{quantity.title} (log scale)", quantity.suffix)
         _fit_width(figure)
-        if place_labels(figure, axes, names, size=7, colour=GREY):
+        without_place = place_labels(figure, axes, names, size=7, colour=GREY)
+        if not without_place:
             break
-    else:
-        raise FigureError(f"figure {row.figure}: no room for the names of {len(points)} models")
     handles = [
         Line2D(
             [],
@@ -781,6 +778,12 @@ def _plot_complexity(
         if any(point.series == name for point in points)
     ]
     notes = []
+    if without_place:
+        listed = (
+            f"{points[i].label} ({points[i].x:.3g}{quantity.suffix}, {points[i].y:.1f})"
+            for i in without_place
+        )
+        notes.append(f"Without room for a name at the point: {', '.join(listed)}.")
     if partial:
         notes.append(f"Hollow: mean over fewer tasks: {', '.join(partial)}.")
     if unknown:
@@ -814,7 +817,8 @@ def _scatter(
                 zorder=4,
                 markerfacecolor=style.colour if point.complete else "white",
             )
-    xs, ys = [point.x for point in points], [point.y for point in points]
+    # A run without any score is drawn, too: what it has not is in the notes.
+    xs, ys = [point.x for point in points] or [1.0], [point.y for point in points] or [50.0]
     axes.set_xlim(min(xs) / 2, max(xs) * 4)  # room for names on both sides
     span = max(max(ys) - min(ys), 5)
     axes.set_ylim(min(ys) - 0.12 * span, max(ys) + 0.12 * span)
