@@ -13,7 +13,9 @@ pathvars:
     scratch="results/scratch",  # or as slurm/site.yaml or the run's file says
 
 
-configfile: "config/config.yaml"
+if not {"benchmark", "variants", "tasks"} <= config.keys():
+
+    configfile: "config/config.yaml"
 
 
 if Path("slurm/site.yaml").exists():

@@ -71,7 +71,7 @@ class Variant:
 @functools.cache
 def named_variants() -> Mapping[str, str]:
     """Return the variants of variants.csv: name to alias (the reference's module name)."""
-    with (Path(__file__).parent / "variants.csv").open(newline="") as file:
+    with (Path(__file__).parent / "variants.csv").open(newline="", encoding="utf-8-sig") as file:
         return MappingProxyType({row["variant"]: row["alias"] for row in csv.DictReader(file)})
 
 
@@ -94,6 +94,8 @@ def parse_variant(name: str) -> Variant:
         if rest:
             raise UnknownVariant(_message(name, f"{found} is a module, which has no parts"))
         return Variant(full_name, found, (MODULE_PART,))
+    if "-" in rest:
+        raise UnknownVariant(_message(name, "has a '-' in its parts"))
     parts = tuple(rest.replace("all_se", "all-se").split("_")) if rest else ()
     parts = tuple(part.replace("-", "_") for part in parts)
     problem = _problem(known[found], parts)

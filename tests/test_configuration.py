@@ -18,9 +18,8 @@ from workflow_scripts.hear2021.configuration import (
 
 
 def config(name: str = "config.yaml", **changes) -> dict:
-    """The configuration as Snakemake merges it: config.yaml, then the file given, then changes."""
-    first, then = (yaml.safe_load((CONFIG / file).read_text()) for file in ("config.yaml", name))
-    return first | then | changes
+    """A run file with changes."""
+    return yaml.safe_load((CONFIG / name).read_text()) | changes
 
 
 def test_the_benchmark_is_14_variants_over_5_checkpoints_on_the_20_task_directories_of_hear():
@@ -46,11 +45,18 @@ def test_the_mini_benchmark_has_each_kind_of_task_and_every_category_twice():
     assert {row.split_mode for row in tasks} >= {"trainvaltest", "new_split_kfold"}
 
 
-def test_the_benchmark_sets_every_key_so_that_nothing_of_the_mini_run_leaks_in():
-    mini, hear2021 = (
-        yaml.safe_load((CONFIG / name).read_text()) for name in ("config.yaml", "hear2021.yaml")
-    )
-    assert set(mini) <= set(hear2021)
+def test_what_a_run_leaves_out_is_hearevals_protocol_on_a_cpu():
+    keys = ("benchmark", "variants", "tasks")
+    run = read_run({key: config()[key] for key in keys})
+    assert (run.grid_points, run.seeds, run.precision) == (8, 1, "half")
+    assert (run.evaluation_device, run.task_sources, run.weights) == ("cpu", {}, {})
+
+
+def test_a_task_that_is_nowhere_to_be_had_is_refused_before_any_job():
+    with pytest.raises(
+        ConfigurationError, match=r"tasks: spoken_digit-1\.0\.9-small .*task_sources"
+    ):
+        read_run(config(tasks=["spoken_digit-1.0.9-small"]))
 
 
 @pytest.mark.parametrize(
@@ -84,6 +90,29 @@ def table_with(rows: list[dict], name: str, folder, monkeypatch) -> None:
 def rows_of(name: str, key: str) -> list[dict]:
     with (CONFIG / f"{name}.csv").open(newline="") as table:
         return [row for row in csv.DictReader(table) if key in row.values()]
+
+
+@pytest.mark.parametrize("cells", [{"category": "speech"}, {"primary_metric": "mAP"}])
+def test_tasks_of_unlike_scores_are_not_averaged(cells, tmp_path, monkeypatch):
+    row = rows_of("tasks", "esc50-v2.0.0-full")[0] | {
+        "benchmark": "extra",
+        "leaderboard_column": "Birds",
+    }
+    day, night = (
+        row | {"task": f"{time}-v1", "display_name": f"{time.title()} calls"}
+        for time in ("day", "night")
+    )
+    table_with([day, night | cells], "tasks", tmp_path, monkeypatch)
+    with pytest.raises(ConfigurationError, match="day-v1 and night-v1 differ in category, kind"):
+        task_table.__wrapped__()
+
+
+def test_a_table_with_semicolons_is_refused_with_what_is_expected(tmp_path, monkeypatch):
+    table_with(rows_of("tasks", "esc50-v2.0.0-full"), "tasks", tmp_path, monkeypatch)
+    table = tmp_path / "tasks.csv"
+    table.write_text(table.read_text().replace(",", ";"))
+    with pytest.raises(ConfigurationError, match=r"tasks\.csv has no column display_name, task\. "):
+        task_table.__wrapped__()
 
 
 @pytest.mark.parametrize(

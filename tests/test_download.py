@@ -462,7 +462,7 @@ def test_a_record_that_cannot_be_reached_leaves_ones_own_archive(tmp_path):
 
 
 def test_a_task_without_a_published_archive_asks_for_ones_own(tmp_path):
-    with pytest.raises(SourceError, match=r"task_sources:\n +spoken_digit-1\.0\.9-full: /path/to/"):
+    with pytest.raises(SourceError, match=r"task_sources: \{spoken_digit-1\.0\.9-full: /path/to/"):
         published_source(task_table()["spoken_digit-1.0.9-full"], tmp_path)
     with pytest.raises(SourceError, match=r"no such archive or folder: .*correct task_sources"):
         local_source(tmp_path / "absent")
@@ -492,5 +492,19 @@ def test_the_fingerprint_of_a_folder_follows_its_files(tmp_path):
     (tmp_path / "train.json").write_text("[]")
     second = fingerprint(tmp_path)
     (tmp_path / "a.wav").write_bytes(b"1")
-    assert len({first, second, fingerprint(tmp_path)}) == 3
+    third = fingerprint(tmp_path)
+    (tmp_path / "labelvocabulary.csv").write_text("idx,label\n0,60\n1,72\n")
+    fourth = fingerprint(tmp_path)
+    (tmp_path / "labelvocabulary.csv").write_text("idx,label\n0,72\n1,60\n")
+    assert len({first, second, third, fourth, fingerprint(tmp_path)}) == 5
     assert local_source(tmp_path)["kind"] == "folder"
+
+
+def test_the_fingerprint_of_a_folder_follows_linked_folders(tmp_path):
+    task, audio = tmp_path / "task", tmp_path / "audio"
+    task.mkdir()
+    audio.mkdir()
+    (task / "16000").symlink_to(audio)
+    before = fingerprint(task)
+    (audio / "a.wav").write_bytes(b"1")
+    assert fingerprint(task) != before

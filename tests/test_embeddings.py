@@ -146,6 +146,16 @@ def test_what_a_killed_pass_saved_for_other_weights_is_not_used(tmp_path, monkey
     assert performance["resumed_at_clip"] == 0
 
 
+def test_progress_that_a_crash_left_unreadable_is_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(embeddings, "SECONDS_BETWEEN_SAVES", 0.0)
+    task = make_task(MIXED)
+    with pytest.raises(KeyboardInterrupt):
+        run(task, SumsOfSamples(fail_at_call=2), tmp_path)
+    (saved,) = tmp_path.glob(".*.part.json")
+    saved.write_text("")
+    assert run(task, SumsOfSamples(), tmp_path)["resumed_at_clip"] == 0
+
+
 def test_two_writers_of_one_file_are_refused(tmp_path):
     with (
         FileLock(tmp_path / ".l-e1.npy.lock"),

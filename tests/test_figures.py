@@ -303,7 +303,9 @@ def test_a_wrong_row_of_the_figure_table_is_named(repository, tmp_path, monkeypa
     shutil.copytree(CONFIG / "schemas", tmp_path / "schemas")
     monkeypatch.setattr(configuration, "CONFIG", tmp_path)
     figure_table.cache_clear()
-    with pytest.raises(ConfigurationError, match=r"line 2\.plot: 'pie'\. Allowed: 'categories'"):
+    with pytest.raises(
+        ConfigurationError, match=r"line 2 cannot be used:\n  plot: 'pie'\. Allowed: 'cat"
+    ):
         figure_table()
     figure_table.cache_clear()
 

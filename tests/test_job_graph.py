@@ -69,6 +69,32 @@ def test_a_real_task_is_evaluated_by_the_whole_protocol_whatever_else_the_run_is
     assert "--grid-points 8 --seeds 1" in planned
 
 
+def test_nothing_of_the_mini_run_is_part_of_a_run_of_its_own(tmp_path):
+    folder = copy_workflow(tmp_path)
+    weights, archive = folder / "weights.pt", folder / "esc50"
+    weights.touch()
+    archive.mkdir()
+    change_config(
+        folder,
+        weights={"mn04_as": "weights.pt"},
+        task_sources={"esc50-v2.0.0-full": "esc50"},
+        notice="of the mini run",
+        seeds=3,
+    )
+    pair = "results/scores/mn04_as_e1_l/esc50-v2.0.0-full.json"
+    planned = snakemake(
+        folder, "-n", "-p", "-j2", "--configfile", "config/hear2021.yaml", "--", pair
+    ).stdout
+    assert "--seeds 1" in planned
+    assert "weights.pt" not in planned
+    assert f"{folder}/esc50" not in planned
+    assert "--local=esc50" not in planned
+    planned = snakemake(folder, "-n", "-p", "-j2", pair).stdout
+    assert "--seeds 3" in planned
+    assert "weights.pt" in planned
+    assert "--local=esc50" in planned
+
+
 def test_a_finished_pair_plans_nothing(folder):
     assert planned_jobs(folder, PAIR) == {}
 

@@ -21,7 +21,7 @@ from filelock import FileLock
 from tests.conftest import REPOSITORY, needs_shared
 from workflow_scripts.hear2021 import prepare
 from workflow_scripts.hear2021.configuration import task_table
-from workflow_scripts.hear2021.prepare import prepare_task
+from workflow_scripts.hear2021.prepare import AudioError, prepare_task, resample
 from workflow_scripts.hear2021.tasks import Task, TaskError
 
 TASK = "birds-v1"
@@ -358,6 +358,22 @@ def test_what_a_killed_run_left_is_cleared_away(tmp_path, out):
         "clips.json",
         "task.json",
     }
+
+
+def test_a_folder_may_have_its_audio_elsewhere_behind_a_link(tmp_path, out):
+    folder = write_folder(tmp_path / "birds", task_files())
+    prepare_task(folder, TASK, 16000, out, 1)
+    (audio,) = folder.rglob("16000")
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    audio.rename(elsewhere / "16000")
+    audio.symlink_to(elsewhere / "16000")
+    prepare_task(folder, TASK, 16000, tmp_path / "linked", 1)
+    assert prepared_bytes(out) == prepared_bytes(tmp_path / "linked")
+
+
+def test_a_clip_of_which_resampling_leaves_nothing_is_refused():
+    with pytest.raises(AudioError, match="has 1 samples at 48000 Hz and none at 16000 Hz"):
+        resample(np.ones(1, dtype=np.int16), 48000, 16000)
 
 
 def test_a_folder_of_another_task_than_the_table_describes_is_refused(tmp_path, out):

@@ -14,6 +14,7 @@ from workflow_scripts.embed import near_audio
 from workflow_scripts.hear2021.configuration import ConfigurationError, task_table
 from workflow_scripts.hear2021.packs import (
     forget_kept_scores,
+    forget_scores_of,
     keep_scores,
     kept_scores,
     pack_of,
@@ -265,6 +266,13 @@ def test_a_full_pack_asks_for_no_more_time_than_the_partitions_take():
     assert site.time_limit(72, members=8) * 8 == 240
     assert site.time_limit(1000) == 240
     assert read_site({}).time_limit(1000, members=8) == 1000
+
+
+def test_kept_scores_go_when_their_embeddings_are_made_anew(tmp_path):
+    manifests = [tmp_path / "e1.json"]
+    keep_scores("mn04_as_e1", manifests, {"grid_points": 8}, {"test": 0.5})
+    forget_scores_of(manifests[0])
+    assert kept_scores("mn04_as_e1", manifests, {"grid_points": 8}) is None
 
 
 def test_kept_scores_serve_the_same_request_only_and_until_the_run_is_over(tmp_path):

@@ -165,11 +165,22 @@ def test_means_read_off_the_complexity_figure_agree_with_the_leaderboard_where_b
         (
             "published_scores",
             (",exact,HEAR 2021", ",exat,HEAR 2021"),
-            r"line 2\.kind: 'exat'.*exact",
+            r"line 2 cannot be used:\n  kind: 'exat'.*exact",
         ),
         ("published_scores", ("0.634929073", "much"), r"line 2, score: 'much' is not a number"),
         ("published_systems", ("PaSST+,PaSST+", "PaSST++,PaSST+"), r"no row for PaSST\+"),
-        ("published_boxes", ("speech,5,", "speech,6,"), r"line 2\.tasks: 6"),
+        (
+            "published_boxes",
+            ("mn40_as_ext_e1,music,7,", "mn40_as_ext_e1,speech,5,"),
+            r"line 3: the model and category 'mn40_as_ext_e1', 'speech' again",
+        ),
+        ("published_means", (",", ";"), r"published_means\.csv has no column model\. Its first"),
+        (
+            "published_systems",
+            (",system,,", ",system,"),
+            r"line 2: it has fewer cells than .* columns, 9",
+        ),
+        ("published_boxes", ("speech,5,", "speech,6,"), r"line 2 cannot be used:\n  tasks: 6"),
     ],
 )
 def test_a_wrong_cell_is_named(repository, tmp_path, table, cells, message):

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -185,6 +186,18 @@ def test_repeated_seeds_are_reported_beside_the_score(tmp_path):
     scores = row(run(tmp_path, [MODEL], MINI[:1]) / "scores.csv", model=MODEL)
     assert (scores["score"], scores["seeds"]) == ("0.5", "2")
     assert (scores["seeds_mean"], scores["seeds_std"]) == ("0.55", "0.07")
+
+
+def test_own_tasks_of_one_column_have_its_name_where_theirs_share_no_word():
+    day, night, esc = (
+        replace(task_table()["esc50-v2.0.0-full"], task=name, display_name=name, **changes)
+        for name, changes in (
+            ("day", {"leaderboard_column": "Calls", "benchmark": "extra"}),
+            ("night", {"leaderboard_column": "Calls", "benchmark": "extra"}),
+            ("esc50-v2.0.0-full", {}),
+        )
+    )
+    assert [task.name for task in reported_tasks([day, night, esc])] == ["Calls", esc.display_name]
 
 
 def test_a_run_goes_before_the_published_scores_of_the_same_variant_as_a_whole(tmp_path):

@@ -62,6 +62,9 @@ def test_metadata_is_kept_as_it_is():
         ({"sample_duration": "1"}, "sample_duration is '1', not seconds"),
         ({"evaluation": []}, r"evaluation is \[\]; a task of scene embeddings is scored by one"),
         ({"evaluation": ["accuracy"]}, r"evaluation is \['accuracy'\].*top1_acc, pitch_acc"),
+        ({"evaluation": [["top1_acc"]]}, r"evaluation is \[\['top1_acc'\]\]; a task of"),
+        ({"evaluation_params": None}, "evaluation_params is None, not an object"),
+        ({"use_scoring_for_early_stopping": "false"}, "stopping is 'false', not true or false"),
         ({"evaluation": ["segment_1s_er"]}, "a task of scene embeddings is scored by"),
     ],
 )
@@ -86,6 +89,7 @@ def test_metadata_that_is_no_json_object_is_refused(text):
 def test_a_vocabulary_is_ordered_by_index_and_numbers_are_strings():
     assert read_vocabulary("birds-v1", "idx,label\n1,60\n0,59\n") == ["59", "60"]
     assert read_vocabulary("birds-v1", 'label,idx\n"owl, barn",0\n') == ["owl, barn"]
+    assert read_vocabulary("birds-v1", "\ufeffidx,label\r0,owl\r1,wren\r") == ["owl", "wren"]
 
 
 @pytest.mark.parametrize(
@@ -97,6 +101,7 @@ def test_a_vocabulary_is_ordered_by_index_and_numbers_are_strings():
         ("idx,label\nowl,0\n", "an idx that is no integer"),
         ("index,name\n0,owl\n", "columns idx and label"),
         ("idx,label\n", "columns idx and label"),
+        ("idx,label\n0,owl\n1\n", "no label at idx 1"),
     ],
 )
 def test_a_wrong_vocabulary_is_refused(text, message):

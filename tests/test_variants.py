@@ -84,6 +84,7 @@ def test_a_name_gives_the_longest_checkpoint_and_features_in_the_fixed_order(
         ("mn10_as_fc_clf", "fully_convolutional, for clf"),
         ("passt_base_e1", "which has no parts"),
         ("mn04_as_e1_", "'' after the checkpoint"),
+        ("mn40_as_ext_all-se", "has a '-'"),
         ("", "begins with no checkpoint"),
     ],
 )

@@ -23,6 +23,7 @@ from workflow_scripts.hear2021.devices import (
     memory_and_device,
 )
 from workflow_scripts.hear2021.embeddings import embed_task
+from workflow_scripts.hear2021.packs import forget_scores_of
 from workflow_scripts.hear2021.planning import features_of
 from workflow_scripts.hear2021.sources import not_here
 from workflow_scripts.hear2021.tasks import Task
@@ -83,6 +84,7 @@ def embed(
             "task_sha256": loaded.sha256,
         }
         measured = embed_task(loaded, embedder, embeddings, manifest, identity)
+        forget_scores_of(manifest)
         measured |= memory_and_device(device)
     write_json_whole(performance, measured)
 

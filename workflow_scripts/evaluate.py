@@ -1,5 +1,6 @@
 """Rule evaluate: heareval's protocol on one variant and task."""
 
+import math
 import os
 import statistics
 import time
@@ -92,7 +93,7 @@ def _evaluate(
         scored["seeds"] = {
             "test_scores": values,
             "mean": statistics.fmean(values),
-            "std": statistics.stdev(values),
+            "std": statistics.stdev(values) if all(map(math.isfinite, values)) else math.nan,
         }
     scored["provenance"] = {
         **request,

@@ -92,6 +92,16 @@ def _validator(schema: str) -> Draft202012Validator:
     return Draft202012Validator(yaml.safe_load(path.read_text()))
 
 
+def _defaults(schema: str) -> dict[str, Any]:
+    """Return what a schema says of keys that are left out."""
+    definition: Any = _validator(schema).schema
+    return {
+        key: described["default"]
+        for key, described in definition["properties"].items()
+        if "default" in described
+    }
+
+
 def _explain(error: ValidationError) -> str:
     key = ".".join(str(part) for part in error.absolute_path) or "top level"
     schema: Any = error.schema
@@ -119,7 +129,15 @@ def task_table() -> dict[str, TaskRow]:
         check(row, "tasks", where)
         rows[row["task"]] = TaskRow(**row)
     published = {row.leaderboard_column for row in rows.values() if row.benchmark == "hear2021"}
+    first_of: dict[str, TaskRow] = {}
     for task in rows.values():
+        other = first_of.setdefault(task.leaderboard_column, task)
+        if task.leaderboard_column and (other.category, other.kind) != (task.category, task.kind):
+            raise ConfigurationError(
+                f"config/tasks.csv: {other.task} and {task.task} differ in category, kind or "
+                f"metric and cannot be averaged into one leaderboard_column "
+                f"{task.leaderboard_column!r}; leave the cell of one of them empty"
+            )
         if task.leaderboard_column in published and task.benchmark != "hear2021":
             raise ConfigurationError(
                 f"config/tasks.csv: {task.task} is not of HEAR 2021 and cannot be averaged into "
@@ -128,16 +146,46 @@ def task_table() -> dict[str, TaskRow]:
     return rows
 
 
-def table_lines(table: str, *keys: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield where each line of a table is, and its cells; no two with the same in one of `keys`."""
+def table_lines(
+    table: str, *keys: str | tuple[str, ...], folder: Path | None = None
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield where each line of a table is, and its cells.
+
+    Args:
+        table: its file is <table>.csv.
+        keys: columns, or columns together, in which no two lines are equal.
+        folder: that the table is in; by default config/.
+
+    Raises:
+        ConfigurationError: for a file without these columns, a line with more or fewer cells than
+            the first, or a key that comes again.
+    """
+    unique = [(key,) if isinstance(key, str) else key for key in keys]
     seen = set()
-    with (CONFIG / f"{table}.csv").open(newline="", encoding="utf-8-sig") as file:
-        for number, cells in enumerate(csv.DictReader(file), start=2):
+    with ((folder or CONFIG) / f"{table}.csv").open(newline="", encoding="utf-8-sig") as file:
+        lines = csv.DictReader(file)
+        columns = lines.fieldnames or []
+        absent = {column for key in unique for column in key} - {*columns}
+        if absent:
+            raise ConfigurationError(
+                f"config/{table}.csv has no column {', '.join(sorted(absent))}. Its first line "
+                f"names the columns, with commas between them; it is {','.join(columns)!r}"
+            )
+        for number, cells in enumerate(lines, start=2):
             where = f"config/{table}.csv, line {number}"
-            for key in keys:
-                if (key, cells[key]) in seen:
-                    raise ConfigurationError(f"{where}: the {key} {cells[key]!r} again")
-                seen.add((key, cells[key]))
+            if None in cells or None in cells.values():
+                raise ConfigurationError(
+                    f"{where}: it has {'more' if None in cells else 'fewer'} cells than there are "
+                    f"columns, {len(columns)}; commas within a cell need quotes around it, and "
+                    f"empty cells keep their commas"
+                )
+            for key in unique:
+                values = tuple(cells[column] for column in key)
+                if (key, values) in seen:
+                    raise ConfigurationError(
+                        f"{where}: the {' and '.join(key)} {', '.join(map(repr, values))} again"
+                    )
+                seen.add((key, values))
             yield where, cells
 
 
@@ -182,22 +230,32 @@ def read_run(config: Mapping[str, Any]) -> Run:
     """
     check(dict(config), "config", "The configuration (config/*.yaml, --configfile, --config)")
     _check_checkpoints()
+    for where, cells in table_lines("variants", "variant"):
+        check(cells, "variants", where)
     table = task_table()
-    variants = _variants(config["variants"])
+    settings = {**_defaults("config"), **config}
+    variants = _variants(settings["variants"])
     tasks = tuple(
-        table[known] for known in _known("tasks", config["tasks"], table, "config/tasks.csv")
+        table[known] for known in _known("tasks", settings["tasks"], table, "config/tasks.csv")
     )
-    weights = _local_files("weights", config, checkpoints(), "config/checkpoints.csv")
+    weights = _local_files("weights", settings, checkpoints(), "config/checkpoints.csv")
+    task_sources = _local_files("task_sources", settings, table, "config/tasks.csv")
+    for row in tasks:
+        if not row.url and row.benchmark != "mini" and row.task not in task_sources:
+            raise ConfigurationError(
+                f"tasks: {row.task} has no published archive in config/tasks.csv; name yours under "
+                f"task_sources: {{{row.task}: /path/to/{row.archive or row.task}}}"
+            )
     return Run(
-        benchmark=config["benchmark"],
+        benchmark=settings["benchmark"],
         variants=variants,
         tasks=tasks,
-        notice=config.get("notice", _made_up(variants, tasks, weights)),
-        grid_points=config.get("grid_points", 8),
-        seeds=config.get("seeds", 1),
-        precision=config.get("precision", "half"),
-        evaluation_device=config.get("evaluation_device", "cpu"),
-        task_sources=_local_files("task_sources", config, table, "config/tasks.csv"),
+        notice=settings.get("notice", _made_up(variants, tasks, weights)),
+        grid_points=settings["grid_points"],
+        seeds=settings["seeds"],
+        precision=settings["precision"],
+        evaluation_device=settings["evaluation_device"],
+        task_sources=task_sources,
         weights=weights,
     )
 
@@ -241,9 +299,9 @@ def _known(key: str, names: Iterable[str], table: Mapping[str, Any], source: str
 
 
 def _local_files(
-    key: str, config: Mapping[str, Any], table: Mapping[str, Any], source: str
+    key: str, settings: Mapping[str, Any], table: Mapping[str, Any], source: str
 ) -> dict[str, str]:
-    files = dict(config.get(key, {}))
+    files = dict(settings[key])
     for name in _known(key, files, table, source):
         path = Path(files[name]).expanduser()
         if not path.exists():

@@ -376,7 +376,10 @@ def _save(part: Path, rows: BinaryIO, progress: Progress) -> None:
 def _read_progress(part: Path, identity: dict[str, Any]) -> Progress:
     saved = _progress_file(part)
     if part.exists() and saved.exists():
-        progress = Progress(**json.loads(saved.read_text()))
+        try:
+            progress = Progress(**json.loads(saved.read_text()))
+        except (ValueError, TypeError):  # of a node that crashed while it wrote
+            return Progress(identity)
         if progress.identity == identity:
             return progress
     return Progress(identity)

@@ -33,15 +33,12 @@ def figure_table() -> dict[str, FigureRow]:
     Raises:
         ConfigurationError: naming the line, the column and what is allowed there.
     """
-    rows: dict[str, dict[str, Any]] = {}
-    for where, cells in table_lines("figures", "figure"):
-        line = where.rpartition(", ")[2]
-        rows[line] = {**cells, "models": (cells["models"] or "").split(";")}
-    check(rows, "figures", "config/figures.csv")
     figures: dict[str, FigureRow] = {}
-    for line, row in rows.items():
+    for where, cells in table_lines("figures", "figure"):
+        row: dict[str, Any] = {**cells, "models": cells["models"].split(";")}
+        check(row, "figures", where)
         for model in row["models"]:
-            _refuse_unknown(model, line)
+            _refuse_unknown(model, where)
         figures[row["figure"]] = FigureRow(**{**row, "models": tuple(row["models"])})
     return figures
 
@@ -76,7 +73,7 @@ def published_systems() -> list[str]:
 def _refuse_unknown(model: str, line: str) -> None:
     if model == OWN or model in published_systems():
         return
-    where = f"config/figures.csv, {line}: models: {model!r}"
+    where = f"{line}: models: {model!r}"
     try:
         name = parse_variant(model).name
     except UnknownVariant as error:

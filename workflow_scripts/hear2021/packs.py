@@ -59,6 +59,12 @@ def keep_scores(
     write_json_whole(_kept(variant, manifests), {"request": request, "scores": scores})
 
 
+def forget_scores_of(manifest: Path) -> None:
+    """Delete what was kept of scores of embeddings beside `manifest`, which are made anew."""
+    for kept in manifest.parent.glob(".*.scores"):
+        kept.unlink()
+
+
 def forget_kept_scores(scratch: Path, results: Path) -> None:
     """Delete what was kept of pairs that are finished.
 

@@ -30,6 +30,7 @@ from numpy.lib import format as npy
 from tqdm import tqdm
 
 from workflow_scripts.hear2021.configuration import TaskRow
+from workflow_scripts.hear2021.sources import files_below
 from workflow_scripts.hear2021.tasks import (
     METADATA_FILE,
     VOCABULARY_FILE,
@@ -243,9 +244,8 @@ def _folder_contents(source: Path, task: str) -> Iterator[Content]:
     found = [folder for folder in folders if (folder / METADATA_FILE).is_file()]
     if not found:
         raise TaskError(f"{task}: {source} is no folder of a task: it has no {METADATA_FILE}")
-    for path in sorted(found[0].rglob("*")):
-        if path.is_file():
-            yield PurePosixPath(path.relative_to(found[0])), path.read_bytes
+    for path in files_below(found[0]):
+        yield PurePosixPath(path.relative_to(found[0])), path.read_bytes
 
 
 def _archive_contents(source: Path, task: str) -> Iterator[Content]:
@@ -439,8 +439,14 @@ def decode(wav: bytes, sample_rate: int) -> np.ndarray:
 
 
 def resample(samples: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
-    """Resample int16 (n_samples,) by soxr HQ, rounded and clipped; equal rates change nothing."""
+    """Resample int16 (n_samples,) by soxr HQ, rounded and clipped; equal rates change nothing.
+
+    Raises:
+        AudioError: if nothing is left of the few samples there are.
+    """
     if rate == sample_rate:
         return samples
     resampled = soxr.resample(samples.astype(np.float32), rate, sample_rate, quality="HQ")
+    if not len(resampled):
+        raise AudioError(f"has {len(samples)} samples at {rate} Hz and none at {sample_rate} Hz")
     return np.clip(np.rint(resampled), -32768, 32767).astype(np.int16)

@@ -5,7 +5,6 @@ exact, those read off a figure are not. What follows from them (the challenge's 
 scores, means) is computed here and stored nowhere.
 """
 
-import csv
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from workflow_scripts.hear2021.configuration import CONFIG, ConfigurationError, check
+from workflow_scripts.hear2021.configuration import CONFIG, ConfigurationError, check, table_lines
 
 CHALLENGE = "HEAR 2021"
 
@@ -123,9 +122,9 @@ def read_published(folder: Path = CONFIG) -> Published:
     scores = pd.DataFrame(_rows(folder, "published_scores"))
     maxima = challenge_maxima(scores)
     scores = _complete(scores, maxima)
-    boxes = [PublishedBox(**row) for row in _rows(folder, "published_boxes")]
-    means = [PublishedMean(**row) for row in _rows(folder, "published_means")]
-    systems = [PublishedSystem(**row) for row in _rows(folder, "published_systems")]
+    boxes = [PublishedBox(**row) for row in _rows(folder, "published_boxes", ("model", "category"))]
+    means = [PublishedMean(**row) for row in _rows(folder, "published_means", "model")]
+    systems = [PublishedSystem(**row) for row in _rows(folder, "published_systems", "model")]
     published = Published(
         scores=scores,
         maxima=maxima,
@@ -161,7 +160,10 @@ def _complete(scores: pd.DataFrame, maxima: dict[str, float]) -> pd.DataFrame:
             "leaderboard_column": scores["leaderboard_column"],
             "score": scores["score"].fillna(scores["normalised"] * maximum),
             "normalised": scores["normalised"].fillna(scores["score"] / maximum),
-            "tolerance": scores["tolerance"],
+            # Given in the unit of what is given: of a score, or of a normalised score.
+            "tolerance": (scores["tolerance"] / maximum).where(
+                scores["normalised"].isna(), scores["tolerance"]
+            ),
             "kind": scores["kind"],
             "submission_date": scores["submission_date"],
             "source": scores["source"],
@@ -169,25 +171,21 @@ def _complete(scores: pd.DataFrame, maxima: dict[str, float]) -> pd.DataFrame:
     )
 
 
-def _rows(folder: Path, table: str) -> list[dict[str, Any]]:
-    with (folder / f"{table}.csv").open(newline="") as file:
-        rows = {
-            f"line {number}": {key: _typed(table, number, key, cell) for key, cell in row.items()}
-            for number, row in enumerate(csv.DictReader(file), start=2)
-        }
-    check(rows, table, f"config/{table}.csv")
-    return list(rows.values())
+def _rows(folder: Path, table: str, *keys: str | tuple[str, ...]) -> list[dict[str, Any]]:
+    rows = []
+    for where, cells in table_lines(table, *keys, folder=folder):
+        rows.append({name: _typed(where, name, cell) for name, cell in cells.items()})
+        check(rows[-1], table, where)
+    return rows
 
 
-def _typed(table: str, number: int, key: str, cell: str) -> Any:
+def _typed(where: str, key: str, cell: str) -> Any:
     if key not in _NUMBERS:
         return cell
     try:
         return _NUMBERS[key](cell) if cell else None
     except ValueError as error:
-        raise ConfigurationError(
-            f"config/{table}.csv, line {number}, {key}: {cell!r} is not a number"
-        ) from error
+        raise ConfigurationError(f"{where}, {key}: {cell!r} is not a number") from error
 
 
 def _refuse_inconsistencies(published: Published, folder: Path) -> None:

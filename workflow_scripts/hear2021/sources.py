@@ -5,6 +5,7 @@ Light on purpose, like `configuration`: the Snakefile asks for fingerprints.
 
 import hashlib
 import importlib.util
+import os
 import re
 import socket
 from pathlib import Path
@@ -25,14 +26,15 @@ def fingerprint(path: Path | str) -> str:
     """Return a hash that tells whether a file or folder has changed, without reading all of it.
 
     Of a file: its size and its first and last MiB (the trailers of gzip and zip hold checksums).
-    Of a folder: the names and sizes of its files and the content of those that end in .json.
+    Of a folder: the names and sizes of its files and the content of those that end in .json or
+    .csv.
     """
     path = Path(path)
     digest = hashlib.sha256()
     if path.is_dir():
-        for file in sorted(file for file in path.rglob("*") if file.is_file()):
+        for file in files_below(path):
             digest.update(f"{file.relative_to(path)}\0{file.stat().st_size}\0".encode())
-            if file.suffix == ".json":
+            if file.suffix in {".json", ".csv"}:
                 digest.update(file.read_bytes())
     else:
         size = path.stat().st_size
@@ -42,6 +44,16 @@ def fingerprint(path: Path | str) -> str:
             content.seek(max(content.tell(), size - ENDS))
             digest.update(content.read(ENDS))
     return digest.hexdigest()
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Return the files in a folder, those of linked folders included, in one order everywhere."""
+    return sorted(
+        Path(parent, name)
+        for parent, _, names in os.walk(folder, followlinks=True)
+        for name in names
+        if Path(parent, name).is_file()
+    )
 
 
 def module_fingerprint(module: str) -> str:
@@ -103,8 +115,8 @@ def published_source(row: TaskRow, cache: Path, *, zenodo: str = ZENODO) -> dict
     parsed = RECORD_URL.match(row.url)
     if parsed is None:
         raise SourceError(
-            f"{row.task} has no published archive in config/tasks.csv; name an archive or folder "
-            f"in the config:\n  task_sources:\n    {row.task}: /path/to/{row.archive or row.task}"
+            f"{row.task} has no published archive in config/tasks.csv; name yours in the config: "
+            f"task_sources: {{{row.task}: /path/to/{row.archive or row.task}}}"
         )
     md5, size = row.md5, row.size
     if not (md5 and size):

@@ -90,7 +90,7 @@ def reported_tasks(rows: Iterable[TaskRow]) -> list[ReportedTask]:
         groups.setdefault(row.leaderboard_column or row.task, []).append(row)
     return [
         ReportedTask(
-            name=_common_name([row.display_name for row in group]),
+            name=_common_name([row.display_name for row in group]) or group[0].leaderboard_column,
             category=group[0].category,
             metric=group[0].primary_metric,
             leaderboard_column=group[0].leaderboard_column

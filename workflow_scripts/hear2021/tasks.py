@@ -190,9 +190,13 @@ def read_metadata(task: str, text: str) -> dict[str, Any]:
     _check_value(task, metadata, "split_mode", SPLIT_MODES)
     _check_splits(task, metadata)
     _check_duration(task, metadata["sample_duration"])
+    for key, kind in (("evaluation_params", dict), ("use_scoring_for_early_stopping", bool)):
+        if key in metadata and not isinstance(metadata[key], kind):
+            allowed = "an object" if kind is dict else "true or false"
+            raise _error(task, METADATA_FILE, f"{key} is {metadata[key]!r}, not {allowed}")
     known = SCORES[metadata["embedding_type"]]
     scores = metadata["evaluation"]
-    if not scores or not isinstance(scores, list) or not set(scores) <= set(known):
+    if not scores or not isinstance(scores, list) or any(score not in known for score in scores):
         raise _error(
             task,
             METADATA_FILE,
@@ -208,7 +212,7 @@ def read_vocabulary(task: str, text: str) -> list[str]:
     Raises:
         TaskError: if a column is missing, the indices are not 0 to n - 1, or a label comes twice.
     """
-    rows = list(csv.DictReader(io.StringIO(text.removeprefix("\ufeff"))))
+    rows = list(csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline=None)))
     if not rows or not {"idx", "label"} <= rows[0].keys():
         raise _error(task, VOCABULARY_FILE, "is not a table with the columns idx and label")
     try:
@@ -223,6 +227,9 @@ def read_vocabulary(task: str, text: str) -> list[str]:
             f"it has {sorted(by_index)[:20]}",
         )
     labels = [by_index[index] for index in range(len(rows))]
+    unnamed = [index for index, label in enumerate(labels) if not label]
+    if unnamed:
+        raise _error(task, VOCABULARY_FILE, f"has no label at idx {unnamed[0]}")
     repeated = sorted({label for label in labels if labels.count(label) > 1})
     if repeated:
         raise _error(task, VOCABULARY_FILE, f"lists the labels {repeated} more than once")
