@@ -234,6 +234,14 @@ def test_a_gpu_is_asked_for_as_the_site_wants():
     assert {job["gpu_jobs"] for job in (by_model, by_gres)} == {1}
 
 
+def test_a_feature_of_gpu_nodes_is_asked_for_by_jobs_on_a_gpu_only():
+    both = Site(constraint="avx2")
+    assert (both.cpu_job["constraint"], both.gpu_job["constraint"]) == ("avx2", "avx2")
+    gpus = Site(constraint="avx2", gpu_constraint="gpu80g")
+    assert (gpus.cpu_job["constraint"], gpus.gpu_job["constraint"]) == ("avx2", "gpu80g")
+    assert "constraint" not in Site(gpu_constraint="gpu80g").cpu_job
+
+
 def test_audio_is_read_from_the_node_where_the_site_has_a_folder_there(tmp_path):
     prepared, node = tmp_path / "prepared", tmp_path / "node"
     prepared.mkdir()

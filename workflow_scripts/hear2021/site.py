@@ -47,6 +47,7 @@ class Site:
     max_minutes: int | None = None
     qos: str | None = None
     constraint: str | None = None
+    gpu_constraint: str | None = None
     slurm_extra: str | None = None
     node_local: str | None = None
     cache: str | None = None
@@ -58,7 +59,7 @@ class Site:
     @property
     def cpu_job(self) -> dict[str, str | int]:
         """The resources, in Snakemake's names, that a job without a GPU asks of this site."""
-        return self._job(self.cpu_partition)
+        return self._job(self.cpu_partition, self.constraint)
 
     @property
     def gpu_job(self) -> dict[str, str | int]:
@@ -67,14 +68,21 @@ class Site:
         if self.gpu_model:
             gpu["gpu_model"] = self.gpu_model
         where = {"node_local": self.node_local or ""}
-        return {"gpu_jobs": 1} | gpu | where | self._job(self.gpu_partition)
+        return (
+            {"gpu_jobs": 1} | gpu | where | self._job(self.gpu_partition, self.constraint_of_gpus)
+        )
 
-    def _job(self, partition: str | None) -> dict[str, str | int]:
+    @property
+    def constraint_of_gpus(self) -> str | None:
+        """What jobs on a GPU ask of their node."""
+        return self.gpu_constraint or self.constraint
+
+    def _job(self, partition: str | None, constraint: str | None) -> dict[str, str | int]:
         settings = {
             "slurm_account": self.account,
             "slurm_partition": partition,
             "qos": self.qos,
-            "constraint": self.constraint,
+            "constraint": constraint,
             "slurm_extra": self.slurm_extra,
             "tmpdir": self.node_local,
         }
@@ -383,7 +391,7 @@ def _refused(site: Site, request: Request, partitions: Mapping[str, Partition]) 
     for option, value in (
         ("account", site.account),
         ("qos", site.qos),
-        ("constraint", site.constraint),
+        ("constraint", site.constraint_of_gpus if request.gpu else site.constraint),
     ):
         if value:
             command.append(f"--{option}={value}")
