@@ -1,19 +1,16 @@
 """Before, during and after a run: check the cluster, tell people how it goes, sum up."""
 
-import csv
 import json
-import os
-import subprocess
 
 from snakemake.logging import logger
 
-from workflow_scripts.hear2021 import progress, site
+from workflow_scripts.hear2021 import progress, site, unfinished
 from workflow_scripts.hear2021.packs import forget_kept_scores
 from workflow_scripts.hear2021.results import test_score
 
 RESULTS = Path("results")
 PERFORMANCE = RESULTS / RUN.benchmark / "performance.csv"
-REPORT_RULES = ["aggregate", "plot", "claims"]
+UNFINISHED = RESULTS / "logs" / "unfinished.json"
 
 
 def read_score(variant, task):
@@ -36,28 +33,22 @@ def planned_number(job, resource):
     return value if isinstance(value, int) else 1
 
 
-def largest_requests(jobs):
-    """What the largest job of each rule asks of SLURM."""
-    requests = {}
-    for job in jobs:
-        name = job.rule.name
-        known = requests.get(name, site.Request(name, False, 1, 1, 1))
-        requests[name] = site.Request(
-            name,
-            bool(job.resources.get("gpu_jobs")),
-            max(known.cpus, job.threads),
-            max(known.memory_mb, planned_number(job, "mem_mb")),
-            max(known.minutes, planned_number(job, "runtime")),
-        )
-    return requests.values()
+def request_of(job):
+    """What a job asks of SLURM."""
+    return site.Request(
+        job.rule.name,
+        bool(job.resources.get("gpu_jobs")),
+        job.threads,
+        planned_number(job, "mem_mb"),
+        planned_number(job, "runtime"),
+    )
 
 
 def prepare_slurm(settings, jobs):
     """Stop before anything is submitted if the cluster would refuse it or lose sight of it."""
     try:
-        for line in site.check_site(
-            SITE, largest_requests(job for job in jobs if not job.is_local)
-        ):
+        requests = [request_of(job) for job in jobs if not job.is_local]
+        for line in site.check_site(SITE, site.largest_requests(requests)):
             logger.info(line)
         site.check_status_queries(
             settings.status_command, settings.init_seconds_before_status_checks
@@ -103,41 +94,26 @@ def begin():
     logger.addHandler(MESSAGES)
 
 
-def report_what_is_there():
-    """Make the tables and figures of an unfinished run; what is missing stands in them.
-
-    A score that the run would have made again is missing. The files are dated before all scores, so
-    that the next run makes them again.
-    """
+def report_unfinished():
+    """Make the tables and figures of a run that did not finish."""
     left = list(workflow.dag.needrun_jobs())
-    pairs = (job for job in left if job.rule.name in progress.EVALUATION_RULES)
-    outdated = " ".join(job.output.scores for job in pairs)
-    unfinished = [job for job in left if job.rule.name in REPORT_RULES]
-    for job in sorted(unfinished, key=lambda job: REPORT_RULES.index(job.rule.name)):
-        for path in [*job.output, *job.log]:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-        command = f"{job.shellcmd} {outdated}" if job.rule.name == "aggregate" else job.shellcmd
-        if subprocess.run(command, shell=True).returncode:
-            logger.info(f"No {job.rule.name} of what is there, see {job.log}")
-        elif job.rule.name == "aggregate":
-            say_why(job.output.missing)
-    for path in (path for job in unfinished for path in job.output):
-        if Path(path).exists():
-            os.utime(path, (1, 1))  # Snakemake takes a date of 0 for none
-
-
-def say_why(table):
-    """Put into the table of missing pairs why they are missing."""
     reasons = MESSAGES.reasons()
-    with open(table, newline="") as file:
-        rows = list(csv.DictReader(file))
-    for row in rows:
-        row["reason"] = reasons.get((row["model"], row["task"]), row["reason"])
-    if rows:
-        with open(table, "w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+    pairs = [
+        (job.wildcards.variant, job.wildcards.task)
+        for job in left
+        if job.rule.name in progress.EVALUATION_RULES
+    ]
+    jobs = [
+        unfinished.ReportJob(
+            job.rule.name, job.shellcmd, tuple(map(Path, job.output)), Path(job.log[0])
+        )
+        for job in left
+        if job.rule.name in unfinished.REPORT_RULES
+    ]
+    for line in unfinished.report_what_is_there(
+        jobs, {pair: reasons.get(pair, "") for pair in pairs}, UNFINISHED
+    ):
+        logger.info(line)
 
 
 def sum_up():
@@ -159,5 +135,5 @@ onsuccess:
 
 
 onerror:
-    report_what_is_there()
+    report_unfinished()
     sum_up()

@@ -6,10 +6,7 @@ from common.smk: score_files, report_variants, report_tasks, report_notice, repo
 
 
 rule aggregate:
-    """Put the scores of a run, and the published ones of its tasks, into tables.
-
-    Of an unfinished run messages.smk names the scores that are outdated, after the last option.
-    """
+    """Put the scores of a run, and the published ones of its tasks, into tables."""
     input:
         score_files,
     output:
@@ -62,7 +59,7 @@ rule aggregate:
         "python -m workflow_scripts.aggregate --variants {params.variants:q} --tasks {params.tasks}"
         " --score-folder results/scores --scores {output.scores} --normalised {output.normalised}"
         " --means {output.means} --leaderboard-row {output.leaderboard_row}"
-        " --missing {output.missing} --log {log} --outdated"
+        " --missing {output.missing} --log {log}"
 
 
 rule plot:

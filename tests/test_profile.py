@@ -26,6 +26,7 @@ from workflow_scripts.hear2021.site import (
     SiteError,
     check_site,
     check_status_queries,
+    largest_requests,
     read_site,
     running_jobs,
 )
@@ -192,6 +193,17 @@ def test_a_job_that_no_node_can_take_is_refused_unless_nodes_are_out_of_service(
         check_site(read_site(SETTINGS), [request])
     cluster("sinfo", SINFO.format(state="drained"))
     check_site(read_site(SETTINGS), [request])
+
+
+def test_a_rule_asks_for_the_most_that_any_of_its_jobs_asks_for():
+    jobs = [
+        Request("embed", gpu=True, cpus=4, memory_mb=9000, minutes=60),
+        Request("evaluate", gpu=False, cpus=1, memory_mb=2000, minutes=5),
+        Request("embed", gpu=True, cpus=2, memory_mb=4000, minutes=90),
+    ]
+    embed, evaluate = largest_requests(jobs)
+    assert embed == Request("embed", gpu=True, cpus=4, memory_mb=9000, minutes=90)
+    assert evaluate == jobs[1]
 
 
 def test_an_account_that_cannot_be_asked_for_is_taken_as_it_is(cluster):

@@ -19,6 +19,7 @@ from workflow_scripts.hear2021.tables import (
     reported_tasks,
     score_table,
 )
+from workflow_scripts.hear2021.unfinished import write_unfinished
 
 HEAR = [row.task for row in task_table().values() if row.benchmark == "hear2021"]
 BEEHIVE = ["beehive_states_fold0-v2-full", "beehive_states_fold1-v2-full"]
@@ -41,13 +42,13 @@ def run(
     variants: list[str],
     tasks: list[str],
     out: str = "tables",
-    outdated: list[Path] | None = None,
+    unfinished: Path | None = None,
 ) -> Path:
     tables = folder / out
     names = ["scores", "normalised", "means", "leaderboard_row", "missing"]
     files = {name: tables / f"{name}.csv" for name in names}
     scores = folder / "scores"
-    aggregate(variants=variants, tasks=tasks, score_folder=scores, outdated=outdated or [], **files)
+    aggregate(variants=variants, tasks=tasks, score_folder=scores, unfinished=unfinished, **files)
     return tables
 
 
@@ -83,16 +84,20 @@ def test_a_score_is_normalised_by_the_challenge_maximum_or_by_the_best_possible_
     assert mini["normalised"] == "0.9"
 
 
-def test_an_outdated_score_is_a_missing_one(tmp_path):
+def test_a_pair_that_a_run_did_not_finish_is_missing_even_with_a_score_of_an_earlier_run(tmp_path):
     for task in MINI[:2]:
         write_score(tmp_path / "scores", MODEL, task, 0.9)
-    outdated = tmp_path / "scores" / MODEL / f"{MINI[0]}.json"
-    tables = run(tmp_path, [MODEL], MINI[:2], outdated=[outdated])
+    write_unfinished(
+        {(MODEL, MINI[0]): "", (MODEL, MINI[2]): "", (MODEL, MINI[3]): "evaluate failed: no room"},
+        tmp_path / "unfinished.json",
+    )
+    tables = run(tmp_path, [MODEL], MINI[:4], unfinished=tmp_path / "unfinished.json")
     assert row(tables / "scores.csv", model=MODEL, task=MINI[0])["score"] == ""
     assert row(tables / "scores.csv", model=MODEL, task=MINI[1])["score"] == "0.9"
-    (missing,) = rows(tables / "missing.csv")
-    assert missing["task"] == MINI[0]
-    assert "other settings" in missing["reason"]
+    outdated, absent, failed = rows(tables / "missing.csv")
+    assert "other settings" in outdated["reason"]
+    assert "no score file" in absent["reason"]
+    assert failed["reason"] == "evaluate failed: no room"
 
 
 def test_beehive_is_one_task_and_the_mean_of_its_two_directories(tmp_path):

@@ -15,6 +15,7 @@ from workflow_scripts.hear2021.tables import (
     score_table,
     write_table,
 )
+from workflow_scripts.hear2021.unfinished import read_unfinished
 
 
 def aggregate(
@@ -26,7 +27,7 @@ def aggregate(
     means: Path,
     leaderboard_row: Path,
     missing: Path,
-    outdated: list[Path],
+    unfinished: Path | None = None,
 ) -> None:
     """Write the tables of a run.
 
@@ -39,11 +40,12 @@ def aggregate(
         means: one row a model, its means by category and overall, tasks counted and missing.
         leaderboard_row: the run's models in the columns of the HEAR leaderboard.
         missing: the pairs of the run without a score, and why.
-        outdated: score files of other settings or data than the run's; they do not count.
+        unfinished: of a run that did not finish, what `write_unfinished` says of it.
     """
     rows = [task_table()[name] for name in tasks]
     published = read_published()
-    table, without_score = score_table(score_folder, variants, rows, published, outdated)
+    left = read_unfinished(unfinished) if unfinished else {}
+    table, without_score = score_table(score_folder, variants, rows, published, left)
     comparison = Comparison(table, reported_tasks(rows), published)
     write_table(table, scores)
     write_table(normalised_table(comparison), normalised)

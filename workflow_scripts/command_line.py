@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import NoneType, UnionType
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 
@@ -16,8 +17,9 @@ def command_line(function: Callable[..., object]) -> None:
     """Run `function` with arguments from the command line, all output going to `--log`.
 
     An argument `sample_rate: int` is the option `--sample-rate`; a `list[Path]` takes several
-    values. When the function raises, the traceback stands in the log and one
-    line on the console says what was wrong and where the log is; the exit status is then 1.
+    values, and a `Path | None` may be left out. When the function raises, the traceback stands in
+    the log and one line on the console says what was wrong and where the log is; the exit status
+    is then 1.
     """
     gc.freeze()  # what was imported stays
     gc.enable()
@@ -64,4 +66,6 @@ def _reading(hint: Any) -> dict[str, Any]:
         return {"nargs": "*", "type": get_args(hint)[0]}
     if get_origin(hint) is Literal:
         return {"choices": get_args(hint)}
+    if get_origin(hint) is UnionType:
+        (hint,) = {*get_args(hint)} - {NoneType}
     return {"type": hint}

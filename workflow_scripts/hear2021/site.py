@@ -97,13 +97,28 @@ class Site:
 
 @dataclass(frozen=True)
 class Request:
-    """What the largest job of a rule asks for."""
+    """What a job asks for, or the largest job of a rule."""
 
     rule: str
     gpu: bool
     cpus: int
     memory_mb: int
     minutes: int
+
+
+def largest_requests(requests: Iterable[Request]) -> list[Request]:
+    """Return one request a rule, which asks for the most that any of its jobs asks for."""
+    largest: dict[str, Request] = {}
+    for request in requests:
+        known = largest.get(request.rule, request)
+        largest[request.rule] = Request(
+            request.rule,
+            request.gpu,
+            max(known.cpus, request.cpus),
+            max(known.memory_mb, request.memory_mb),
+            max(known.minutes, request.minutes),
+        )
+    return list(largest.values())
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ import itertools
 import json
 import math
 import statistics
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -115,7 +116,7 @@ def score_table(
     variants: Sequence[str],
     tasks: Sequence[TaskRow],
     published: Published,
-    outdated: Collection[Path] = (),
+    unfinished: Mapping[tuple[str, str], str] = MappingProxyType({}),
 ) -> tuple[pd.DataFrame, list[Missing]]:
     """Collect the run's score files and the published scores of the same tasks.
 
@@ -125,7 +126,8 @@ def score_table(
         variants: the models of the run, in the order of the tables.
         tasks: the task directories of the run, in the order of the tables.
         published: the published systems; those without a score on any of the tasks are left out.
-        outdated: score files that count as missing.
+        unfinished: why pairs (variant, task) that the run did not finish are missing, whatever
+            score of an earlier run there is; nothing where that is not known.
 
     Returns:
         A table of `SCORE_COLUMNS` and the pairs that have no score.
@@ -138,7 +140,10 @@ def score_table(
             column = task.leaderboard_column
             maximum = published.maxima.get(column) if column in complete else None
             file = scores / variant / f"{task.task}.json"
-            measured, reason = _read_score(file, is_outdated=file in outdated)
+            pair = (variant, task.task)
+            measured, reason = (
+                _without_score(file, unfinished[pair]) if pair in unfinished else _read_score(file)
+            )
             source = file.as_posix()
             rows.append(
                 _row(
@@ -157,13 +162,17 @@ def score_table(
     return pd.DataFrame(rows, columns=SCORE_COLUMNS), missing
 
 
-def _read_score(file: Path, *, is_outdated: bool) -> tuple[dict[str, float], str]:
+def _without_score(file: Path, reason: str = "") -> tuple[dict[str, float], str]:
+    if not reason and file.exists():
+        reason = f"{file.as_posix()} is of other settings or data than this run's"
+    return dict.fromkeys(_MEASURED, math.nan), reason or f"no score file {file.as_posix()}"
+
+
+def _read_score(file: Path) -> tuple[dict[str, float], str]:
     """Return the `_MEASURED` columns of a score file, or why there are none."""
     measured = dict.fromkeys(_MEASURED, math.nan)
     if not file.exists():
-        return measured, f"no score file {file.as_posix()}"
-    if is_outdated:
-        return measured, f"{file.as_posix()} is of other settings or data than this run's"
+        return _without_score(file)
     result = json.loads(file.read_text())
     score = test_score(result)
     if not math.isfinite(score):
