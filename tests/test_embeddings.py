@@ -228,6 +228,16 @@ def test_a_matrix_of_the_wrong_length_is_refused(tmp_path):
         EmbeddedTask(task, [tmp_path / "l-e1.json"], ["e1"])
 
 
+def test_embeddings_with_fewer_rows_than_the_task_has_clips_are_refused(tmp_path):
+    task = make_task(MIXED)
+    run(task, SumsOfSamples(), tmp_path)
+    manifest = json.loads((tmp_path / "l-e1.json").read_text())
+    (tmp_path / "l-e1.json").write_text(json.dumps(manifest | {"rows": 4}))
+    np.save(tmp_path / "l-e1.npy", np.load(tmp_path / "l-e1.npy")[:4])
+    with pytest.raises(EmbeddingError, match="do not have 5 rows"):
+        EmbeddedTask(task, [tmp_path / "l-e1.json"], ["e1"])
+
+
 def test_a_feature_that_no_file_holds_is_named(tmp_path):
     task = make_task(MIXED)
     run(task, SumsOfSamples(), tmp_path)

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hear_mn.architecture import widest_activation
 from hear_mn.audio import AudioError
-from hear_mn.checkpoints import Checkpoint, CheckpointError, locate
+from hear_mn.checkpoints import Checkpoint, CheckpointError, checkpoint, locate
 from hear_mn.embedding import Embedder, ModuleEmbedder, load_embedder
 from hear_mn.hear_api import HearModel
 
@@ -79,6 +80,16 @@ def test_a_scene_does_not_depend_on_the_batch(embedder, n_samples):
     together = embedder.scene_vectors(audio)
     for i in range(5):
         assert_equal_up_to_rounding(together[i], embedder.scene_vectors(audio[i : i + 1])[0])
+
+
+@pytest.mark.parametrize("free", [10**9, 8 * 10**9, 80 * 10**9, 10**12])
+def test_a_batch_takes_a_tenth_of_a_gpus_free_memory_up_to_a_limit(embedder, free, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10**12))
+    monkeypatch.setattr(Embedder, "device", torch.device("cuda"))
+    row = checkpoint("mn04_seeded")
+    values = max(widest_activation(row.width, row.strides, row.n_mels), 2 * row.n_fft)
+    most = min(0.1 * free, 2 * 2**30)  # bytes
+    assert embedder._frames_per_batch() == min(int(most / (4 * values)), 262_144)
 
 
 @pytest.mark.parametrize("frames_per_batch", [1, 100, 500])
