@@ -5,24 +5,24 @@ from pathlib import Path
 
 from hear_mn.checkpoints import checkpoint, checkpoints
 from hear_mn.variants import parse_variant
-from workflow_scripts.hear2021 import resources, versions
-from workflow_scripts.hear2021.configuration import (
+from workflow_scripts.hear2021.embedding.planning import embedding_files, existing_files
+from workflow_scripts.hear2021.report.figure_table import (
+    figure_table,
+    figures_of_run,
+    published_figures,
+)
+from workflow_scripts.hear2021.run import resources, versions
+from workflow_scripts.hear2021.run.configuration import (
     CONFIG,
     ConfigurationError,
     complete_columns,
     read_run,
     task_table,
 )
-from workflow_scripts.hear2021.figure_table import (
-    figure_table,
-    figures_of_run,
-    published_figures,
-)
-from workflow_scripts.hear2021.interpreter import prefer_this_python
-from workflow_scripts.hear2021.packs import is_short, pack_of
-from workflow_scripts.hear2021.planning import embedding_files, existing_files
-from workflow_scripts.hear2021.site import read_site
-from workflow_scripts.hear2021.sources import fingerprint, module_fingerprint
+from workflow_scripts.hear2021.run.interpreter import prefer_this_python
+from workflow_scripts.hear2021.run.packs import is_short, pack_of
+from workflow_scripts.hear2021.run.site import read_site
+from workflow_scripts.hear2021.tasks.sources import fingerprint, module_fingerprint
 
 prefer_this_python()
 

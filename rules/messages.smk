@@ -4,9 +4,9 @@ import json
 
 from snakemake.logging import logger
 
-from workflow_scripts.hear2021 import progress, site, unfinished
-from workflow_scripts.hear2021.packs import forget_kept_scores
-from workflow_scripts.hear2021.results import test_score
+from workflow_scripts.hear2021.evaluation.results import test_score
+from workflow_scripts.hear2021.run import progress, site, unfinished
+from workflow_scripts.hear2021.run.packs import forget_kept_scores
 
 RESULTS = Path("results")
 PERFORMANCE = RESULTS / RUN.benchmark / "performance.csv"

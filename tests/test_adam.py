@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from workflow_scripts.hear2021 import adam
-from workflow_scripts.hear2021.adam import BLOCK, Adam, BlockwiseAdam, fastest_adam
+from workflow_scripts.hear2021.evaluation import adam
+from workflow_scripts.hear2021.evaluation.adam import BLOCK, Adam, BlockwiseAdam, fastest_adam
 
 
 @pytest.fixture

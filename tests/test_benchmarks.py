@@ -30,7 +30,7 @@ from tests.benchmarks.simulation import (
     schedule,
     study_jobs,
 )
-from workflow_scripts.hear2021.configuration import task_table
+from workflow_scripts.hear2021.run.configuration import task_table
 
 VARIANT = "mn04_seeded_e1_l_mels"
 

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from workflow_scripts.hear2021.claims import duel, new_bests, write_claims
-from workflow_scripts.hear2021.configuration import task_table
-from workflow_scripts.hear2021.published import read_published
-from workflow_scripts.hear2021.tables import Comparison, Missing, reported_tasks, score_table
+from workflow_scripts.hear2021.report.claims import duel, new_bests, write_claims
+from workflow_scripts.hear2021.report.published import read_published
+from workflow_scripts.hear2021.report.tables import Comparison, Missing, reported_tasks, score_table
+from workflow_scripts.hear2021.run.configuration import task_table
 
 BEST = "mn40_as_ext_e1_l_all_se"
 

@@ -7,8 +7,8 @@ import shutil
 import pytest
 import yaml
 
-from workflow_scripts.hear2021 import configuration
-from workflow_scripts.hear2021.configuration import (
+from workflow_scripts.hear2021.run import configuration
+from workflow_scripts.hear2021.run.configuration import (
     CONFIG,
     ConfigurationError,
     complete_columns,

@@ -7,13 +7,13 @@ import sys
 import pytest
 import torch
 
-from workflow_scripts.hear2021 import devices
-from workflow_scripts.hear2021.devices import DeviceError, claimed_device
+from workflow_scripts.hear2021.run import devices
+from workflow_scripts.hear2021.run.devices import DeviceError, claimed_device
 
 USE_AGAIN = """
 import resource, sys
 import numpy as np
-from workflow_scripts.hear2021.devices import keep_freed_memory
+from workflow_scripts.hear2021.run.devices import keep_freed_memory
 
 if sys.argv[1] == "keep":
     keep_freed_memory()

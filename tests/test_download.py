@@ -21,8 +21,8 @@ from filelock import FileLock
 from hear_mn import download
 from hear_mn.download import DownloadError, fetch, zenodo_listing
 from tests.conftest import needs_shared
-from workflow_scripts.hear2021.configuration import task_table
-from workflow_scripts.hear2021.sources import (
+from workflow_scripts.hear2021.run.configuration import task_table
+from workflow_scripts.hear2021.tasks.sources import (
     SourceError,
     fingerprint,
     local_source,

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from workflow_scripts.hear2021 import dropout
-from workflow_scripts.hear2021.dropout import VALUES_AT_ONCE, draw_at_once, scaled_mask
+from workflow_scripts.hear2021.evaluation import dropout
+from workflow_scripts.hear2021.evaluation.dropout import VALUES_AT_ONCE, draw_at_once, scaled_mask
 
 
 @pytest.mark.parametrize("drawn_before", [0, 1, 2, 311, 5000])

@@ -12,9 +12,9 @@ import torch
 from filelock import FileLock
 
 from hear_mn.audio import AudioError
-from workflow_scripts.hear2021 import embeddings
-from workflow_scripts.hear2021.embeddings import EmbeddedTask, EmbeddingError, embed_task
-from workflow_scripts.hear2021.tasks import Clip, Task
+from workflow_scripts.hear2021.embedding import embeddings
+from workflow_scripts.hear2021.embedding.embeddings import EmbeddedTask, EmbeddingError, embed_task
+from workflow_scripts.hear2021.tasks.task import Clip, Task
 
 RATE = 32_000
 IDENTITY = {"weights_sha256": "w", "task_sha256": "t"}

@@ -9,9 +9,9 @@ import yaml
 
 from hear_mn.checkpoints import checkpoint
 from hear_mn.variants import parse_variant
-from workflow_scripts.hear2021 import resources
-from workflow_scripts.hear2021.configuration import CONFIG, read_run, task_table
-from workflow_scripts.hear2021.estimate import as_text, estimate_run
+from workflow_scripts.hear2021.run import resources
+from workflow_scripts.hear2021.run.configuration import CONFIG, read_run, task_table
+from workflow_scripts.hear2021.run.estimate import as_text, estimate_run
 
 ESC50 = task_table()["esc50-v2.0.0-full"]
 FILES = [yaml.safe_load((CONFIG / name).read_text()) for name in ("config.yaml", "hear2021.yaml")]

@@ -12,9 +12,14 @@ from hypothesis import strategies as st
 from intervaltree import IntervalTree
 from scipy.ndimage import median_filter
 
-from workflow_scripts.hear2021.event_scores import score
-from workflow_scripts.hear2021.events import Events, Timestamps, active_labels, detect_events
-from workflow_scripts.hear2021.heareval_definitions import definitions
+from workflow_scripts.hear2021.evaluation.event_scores import score
+from workflow_scripts.hear2021.evaluation.events import (
+    Events,
+    Timestamps,
+    active_labels,
+    detect_events,
+)
+from workflow_scripts.hear2021.evaluation.heareval_definitions import definitions
 
 LABELS = ["engine", "speech", "bird"]
 INDEX = {label: i for i, label in enumerate(LABELS)}

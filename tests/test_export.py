@@ -9,7 +9,7 @@ import pytest
 
 from tests.benchmarks.inputs import MadeEmbeddings
 from tests.test_protocol import FOLDS, TASKS, scene_task
-from workflow_scripts.hear2021.export import export
+from workflow_scripts.hear2021.evaluation.export import export
 
 
 def test_rows_lie_in_the_order_heareval_shuffles_the_clips(tmp_path):

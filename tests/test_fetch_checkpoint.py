@@ -10,7 +10,7 @@ import pytest
 from hear_mn.checkpoints import CheckpointError, checkpoint
 from workflow_scripts import fetch_checkpoint as script
 from workflow_scripts.embed import embed
-from workflow_scripts.hear2021.tasks import TaskError
+from workflow_scripts.hear2021.tasks.task import TaskError
 from workflow_scripts.prepare_task import prepare_task
 
 

@@ -11,23 +11,23 @@ import pytest
 from matplotlib.text import Text
 from PIL import Image
 
-from workflow_scripts.hear2021 import configuration
-from workflow_scripts.hear2021 import figure_table as figure_table_module
-from workflow_scripts.hear2021.configuration import CONFIG, ConfigurationError, task_table
-from workflow_scripts.hear2021.figure_table import (
+from workflow_scripts.hear2021.report import figure_table as figure_table_module
+from workflow_scripts.hear2021.report.figure_table import (
     FigureRow,
     figure_table,
     figures_of_run,
     published_figures,
 )
-from workflow_scripts.hear2021.figures import Complexity, FigureError, draw, save
-from workflow_scripts.hear2021.published import read_published
-from workflow_scripts.hear2021.tables import (
+from workflow_scripts.hear2021.report.figures import Complexity, FigureError, draw, save
+from workflow_scripts.hear2021.report.published import read_published
+from workflow_scripts.hear2021.report.tables import (
     Comparison,
     UnknownModel,
     reported_tasks,
     score_table,
 )
+from workflow_scripts.hear2021.run import configuration
+from workflow_scripts.hear2021.run.configuration import CONFIG, ConfigurationError, task_table
 
 STUDY = [
     "mn04_as_e1_l",

@@ -144,7 +144,9 @@ def test_touched_files_and_a_fresh_checkout_repeat_nothing(folder):
     ],
 )
 def test_a_raised_stage_version_repeats_that_stage_and_what_follows(folder, stage, repeated):
-    replace(folder / "workflow_scripts/hear2021/versions.py", rf"\b{stage} = \d+", f"{stage} = 99")
+    replace(
+        folder / "workflow_scripts/hear2021/run/versions.py", rf"\b{stage} = \d+", f"{stage} = 99"
+    )
     jobs = planned_jobs(folder, PAIR)
     assert set(jobs) - {"total"} == repeated
 

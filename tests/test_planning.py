@@ -5,7 +5,11 @@ import json
 import pytest
 
 from hear_mn.variants import parse_variant
-from workflow_scripts.hear2021.planning import embedding_files, existing_files, features_of
+from workflow_scripts.hear2021.embedding.planning import (
+    embedding_files,
+    existing_files,
+    features_of,
+)
 
 E1_L = parse_variant("mn40_as_ext_e1_l")
 E1 = parse_variant("mn40_as_ext_e1")

@@ -19,10 +19,10 @@ import soundfile
 from filelock import FileLock
 
 from tests.conftest import REPOSITORY, needs_shared
-from workflow_scripts.hear2021 import prepare
-from workflow_scripts.hear2021.configuration import task_table
-from workflow_scripts.hear2021.prepare import AudioError, prepare_task, resample
-from workflow_scripts.hear2021.tasks import Task, TaskError
+from workflow_scripts.hear2021.run.configuration import task_table
+from workflow_scripts.hear2021.tasks import prepare
+from workflow_scripts.hear2021.tasks.prepare import AudioError, prepare_task, resample
+from workflow_scripts.hear2021.tasks.task import Task, TaskError
 
 TASK = "birds-v1"
 SPLITS = ("train", "valid", "test")
@@ -339,7 +339,7 @@ def test_what_a_killed_run_left_is_cleared_away(tmp_path, out):
     archive = write_archive(tmp_path / "a.tar.gz", task_files())
     program = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from workflow_scripts.hear2021 import prepare\n"
+        "from workflow_scripts.hear2021.tasks import prepare\n"
         "prepare._write = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         f"prepare.prepare_task(Path(sys.argv[1]), {TASK!r}, 32000, Path(sys.argv[2]), 1)\n"
     )

@@ -11,16 +11,16 @@ import yaml
 
 from tests.conftest import copy_workflow, planned_jobs, snakemake
 from workflow_scripts.embed import near_audio
-from workflow_scripts.hear2021.configuration import ConfigurationError, task_table
-from workflow_scripts.hear2021.packs import (
+from workflow_scripts.hear2021.run.configuration import ConfigurationError, task_table
+from workflow_scripts.hear2021.run.packs import (
     forget_kept_scores,
     forget_scores_of,
     keep_scores,
     kept_scores,
     pack_of,
 )
-from workflow_scripts.hear2021.progress import Job, RunMessages, gather_performance, on_gpu
-from workflow_scripts.hear2021.site import (
+from workflow_scripts.hear2021.run.progress import Job, RunMessages, gather_performance, on_gpu
+from workflow_scripts.hear2021.run.site import (
     Request,
     Site,
     SiteError,

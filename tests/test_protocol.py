@@ -13,16 +13,16 @@ import torch
 
 from tests.benchmarks.inputs import MadeEmbeddings
 from tests.benchmarks.stock_runner import STOCK_RUNNER, comparable
-from workflow_scripts.hear2021 import dropout, packing, training
-from workflow_scripts.hear2021.export import export
-from workflow_scripts.hear2021.packing import pack
-from workflow_scripts.hear2021.protocol import evaluate, grid
-from workflow_scripts.hear2021.tasks import Clip, Task
-from workflow_scripts.hear2021.training import (
+from workflow_scripts.hear2021.evaluation import dropout, packing, training
+from workflow_scripts.hear2021.evaluation.export import export
+from workflow_scripts.hear2021.evaluation.packing import pack
+from workflow_scripts.hear2021.evaluation.protocol import evaluate, grid
+from workflow_scripts.hear2021.evaluation.training import (
     BestEpoch,
     lay_out_by_input,
     new_predictor,
 )
+from workflow_scripts.hear2021.tasks.task import Clip, Task
 
 THREADS = 1
 HOP_MS = 50.0

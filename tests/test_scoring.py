@@ -12,15 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.model_selection import ParameterGrid
 
-from workflow_scripts.hear2021.heareval_definitions import (
+from workflow_scripts.hear2021.evaluation.heareval_definitions import (
     EVENT_POSTPROCESSING_GRID,
     MODULE,
     PARAM_GRID,
     definitions,
     parameter_grid,
 )
-from workflow_scripts.hear2021.results import aggregate_test_results
-from workflow_scripts.hear2021.scoring import ACCURACIES, mean_average_precision
+from workflow_scripts.hear2021.evaluation.results import aggregate_test_results
+from workflow_scripts.hear2021.evaluation.scoring import ACCURACIES, mean_average_precision
 
 
 @pytest.mark.parametrize("name", ACCURACIES)

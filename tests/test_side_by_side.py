@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from tests.test_protocol import FOLDS, SINGLE, scene_task
-from workflow_scripts.hear2021.adam import Adam
-from workflow_scripts.hear2021.packing import pack
-from workflow_scripts.hear2021.protocol import get_splits_from_metadata, grid
-from workflow_scripts.hear2021.scoring import Scorer
-from workflow_scripts.hear2021.side_by_side import Stack, _members, train_side_by_side
-from workflow_scripts.hear2021.training import predict
+from workflow_scripts.hear2021.evaluation.adam import Adam
+from workflow_scripts.hear2021.evaluation.packing import pack
+from workflow_scripts.hear2021.evaluation.protocol import get_splits_from_metadata, grid
+from workflow_scripts.hear2021.evaluation.scoring import Scorer
+from workflow_scripts.hear2021.evaluation.side_by_side import Stack, _members, train_side_by_side
+from workflow_scripts.hear2021.evaluation.training import predict
 
 WITHOUT_DROPOUT = {"dropout": [0.0], "hidden_dim": [16], "batch_size": [64]}
 

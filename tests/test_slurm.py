@@ -326,7 +326,7 @@ def test_without_settings_the_message_says_how_to_make_them(lab, embedded):
 def test_the_example_settings_are_complete(lab, embedded):
     shutil.copy(embedded / "slurm/site.example.yaml", embedded / "slurm/site.yaml")
     result = subprocess.run(
-        [sys.executable, "-m", "workflow_scripts.hear2021.site"],
+        [sys.executable, "-m", "workflow_scripts.hear2021.run.site"],
         cwd=embedded,
         text=True,
         capture_output=True,

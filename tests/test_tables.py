@@ -10,16 +10,16 @@ import pytest
 
 from tests.conftest import needs_shared
 from workflow_scripts.aggregate import aggregate
-from workflow_scripts.hear2021.configuration import task_table
-from workflow_scripts.hear2021.published import read_published
-from workflow_scripts.hear2021.tables import (
+from workflow_scripts.hear2021.report.published import read_published
+from workflow_scripts.hear2021.report.tables import (
     OWN,
     Comparison,
     UnknownModel,
     reported_tasks,
     score_table,
 )
-from workflow_scripts.hear2021.unfinished import write_unfinished
+from workflow_scripts.hear2021.run.configuration import task_table
+from workflow_scripts.hear2021.run.unfinished import write_unfinished
 
 HEAR = [row.task for row in task_table().values() if row.benchmark == "hear2021"]
 BEEHIVE = ["beehive_states_fold0-v2-full", "beehive_states_fold1-v2-full"]

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from workflow_scripts.hear2021.configuration import task_table
-from workflow_scripts.hear2021.tasks import (
+from workflow_scripts.hear2021.run.configuration import task_table
+from workflow_scripts.hear2021.tasks.task import (
     Clip,
     Task,
     TaskError,

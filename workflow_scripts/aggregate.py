@@ -3,9 +3,8 @@
 from pathlib import Path
 
 from workflow_scripts.command_line import command_line
-from workflow_scripts.hear2021.configuration import task_table
-from workflow_scripts.hear2021.published import read_published
-from workflow_scripts.hear2021.tables import (
+from workflow_scripts.hear2021.report.published import read_published
+from workflow_scripts.hear2021.report.tables import (
     Comparison,
     leaderboard_rows,
     means_table,
@@ -15,7 +14,8 @@ from workflow_scripts.hear2021.tables import (
     score_table,
     write_table,
 )
-from workflow_scripts.hear2021.unfinished import read_unfinished
+from workflow_scripts.hear2021.run.configuration import task_table
+from workflow_scripts.hear2021.run.unfinished import read_unfinished
 
 
 def aggregate(

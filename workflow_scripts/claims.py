@@ -5,15 +5,15 @@ from pathlib import Path
 
 from hear_mn.whole import write_whole
 from workflow_scripts.command_line import command_line
-from workflow_scripts.hear2021.claims import write_claims
-from workflow_scripts.hear2021.configuration import task_table
-from workflow_scripts.hear2021.published import read_published
-from workflow_scripts.hear2021.tables import (
+from workflow_scripts.hear2021.report.claims import write_claims
+from workflow_scripts.hear2021.report.published import read_published
+from workflow_scripts.hear2021.report.tables import (
     Comparison,
     Missing,
     read_score_table,
     reported_tasks,
 )
+from workflow_scripts.hear2021.run.configuration import task_table
 
 
 def claims(tasks: list[str], notice: str, scores: Path, missing: Path, text: Path) -> None:

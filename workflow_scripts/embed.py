@@ -16,17 +16,17 @@ from hear_mn.checkpoints import checkpoint as checkpoint_row
 from hear_mn.embedding import Precision, load_embedder
 from hear_mn.whole import write_json_whole
 from workflow_scripts.command_line import command_line
-from workflow_scripts.hear2021 import versions
-from workflow_scripts.hear2021.devices import (
+from workflow_scripts.hear2021.embedding.embeddings import embed_task
+from workflow_scripts.hear2021.embedding.planning import features_of
+from workflow_scripts.hear2021.run import versions
+from workflow_scripts.hear2021.run.devices import (
     claimed_device,
     keep_freed_memory,
     memory_and_device,
 )
-from workflow_scripts.hear2021.embeddings import embed_task
-from workflow_scripts.hear2021.packs import forget_scores_of
-from workflow_scripts.hear2021.planning import features_of
-from workflow_scripts.hear2021.sources import not_here
-from workflow_scripts.hear2021.tasks import Task
+from workflow_scripts.hear2021.run.packs import forget_scores_of
+from workflow_scripts.hear2021.tasks.sources import not_here
+from workflow_scripts.hear2021.tasks.task import Task
 
 
 def embed(

@@ -2,8 +2,8 @@
 
 from hear_mn.variants import parse_variant
 from workflow_scripts.command_line import command_line
-from workflow_scripts.hear2021.configuration import task_table
-from workflow_scripts.hear2021.estimate import as_text, estimate_run
+from workflow_scripts.hear2021.run.configuration import task_table
+from workflow_scripts.hear2021.run.estimate import as_text, estimate_run
 
 
 def estimate(

@@ -14,17 +14,17 @@ import torch
 from hear_mn.variants import parse_variant
 from hear_mn.whole import write_json_whole
 from workflow_scripts.command_line import command_line
-from workflow_scripts.hear2021 import versions
-from workflow_scripts.hear2021.devices import (
+from workflow_scripts.hear2021.embedding.embeddings import EmbeddedTask
+from workflow_scripts.hear2021.evaluation.protocol import evaluate as evaluate_protocol
+from workflow_scripts.hear2021.evaluation.results import test_score
+from workflow_scripts.hear2021.run import versions
+from workflow_scripts.hear2021.run.devices import (
     claimed_device,
     keep_freed_memory,
     memory_and_device,
 )
-from workflow_scripts.hear2021.embeddings import EmbeddedTask
-from workflow_scripts.hear2021.packs import keep_scores, kept_scores
-from workflow_scripts.hear2021.protocol import evaluate as evaluate_protocol
-from workflow_scripts.hear2021.results import test_score
-from workflow_scripts.hear2021.tasks import Task
+from workflow_scripts.hear2021.run.packs import keep_scores, kept_scores
+from workflow_scripts.hear2021.tasks.task import Task
 
 FIRST_SEED = 42
 PACKAGES = ["heareval", "torch", "numpy", "scikit-learn", "sed-eval"]

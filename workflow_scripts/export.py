@@ -4,9 +4,9 @@ from pathlib import Path
 
 from hear_mn.variants import parse_variant
 from workflow_scripts.command_line import command_line
-from workflow_scripts.hear2021.embeddings import EmbeddedTask
-from workflow_scripts.hear2021.export import export as export_pair
-from workflow_scripts.hear2021.tasks import Task
+from workflow_scripts.hear2021.embedding.embeddings import EmbeddedTask
+from workflow_scripts.hear2021.evaluation.export import export as export_pair
+from workflow_scripts.hear2021.tasks.task import Task
 
 
 def export(variant: str, task: Path, manifests: list[Path], directory: Path) -> None:

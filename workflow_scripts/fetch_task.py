@@ -5,8 +5,8 @@ from pathlib import Path
 from hear_mn.checkpoints import cache_directory
 from hear_mn.whole import write_json_whole
 from workflow_scripts.command_line import command_line
-from workflow_scripts.hear2021.configuration import task_table
-from workflow_scripts.hear2021.sources import local_source, published_source
+from workflow_scripts.hear2021.run.configuration import task_table
+from workflow_scripts.hear2021.tasks.sources import local_source, published_source
 
 
 def fetch_task(task: str, local: str, synthetic: list[Path], source: Path) -> None:

@@ -5,11 +5,11 @@ from pathlib import Path
 from hear_mn.checkpoints import checkpoint
 from hear_mn.variants import parse_variant
 from workflow_scripts.command_line import command_line
-from workflow_scripts.hear2021.configuration import task_table
-from workflow_scripts.hear2021.figure_table import figure_table
-from workflow_scripts.hear2021.figures import Complexity, draw, save
-from workflow_scripts.hear2021.published import PublishedSystem, read_published
-from workflow_scripts.hear2021.tables import Comparison, read_score_table, reported_tasks
+from workflow_scripts.hear2021.report.figure_table import figure_table
+from workflow_scripts.hear2021.report.figures import Complexity, draw, save
+from workflow_scripts.hear2021.report.published import PublishedSystem, read_published
+from workflow_scripts.hear2021.report.tables import Comparison, read_score_table, reported_tasks
+from workflow_scripts.hear2021.run.configuration import task_table
 
 
 def plot(figure: str, tasks: list[str], notice: str, scores: Path, png: Path, svg: Path) -> None:

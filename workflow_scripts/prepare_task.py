@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 from workflow_scripts.command_line import command_line
-from workflow_scripts.hear2021.configuration import task_table
-from workflow_scripts.hear2021.prepare import prepare_task as prepare
-from workflow_scripts.hear2021.sources import not_here
-from workflow_scripts.hear2021.tasks import TaskError
+from workflow_scripts.hear2021.run.configuration import task_table
+from workflow_scripts.hear2021.tasks.prepare import prepare_task as prepare
+from workflow_scripts.hear2021.tasks.sources import not_here
+from workflow_scripts.hear2021.tasks.task import TaskError
 
 
 def prepare_task(task: str, source: Path, sample_rate: int, threads: int, prepared: Path) -> None:

@@ -25,11 +25,11 @@ from hear_mn.mobilenet import MobileNet
 from hear_mn.variants import Variant, parse_variant
 from tests.benchmarks.comparison import Comparison, as_table, in_turn, timed
 from tests.benchmarks.inputs import InputTask
-from workflow_scripts.hear2021.configuration import CONFIG
-from workflow_scripts.hear2021.devices import keep_freed_memory
-from workflow_scripts.hear2021.embeddings import EmbeddedTask, embed_task
-from workflow_scripts.hear2021.packing import pack
-from workflow_scripts.hear2021.planning import embedding_files
+from workflow_scripts.hear2021.embedding.embeddings import EmbeddedTask, embed_task
+from workflow_scripts.hear2021.embedding.planning import embedding_files
+from workflow_scripts.hear2021.evaluation.packing import pack
+from workflow_scripts.hear2021.run.configuration import CONFIG
+from workflow_scripts.hear2021.run.devices import keep_freed_memory
 
 REFERENCE_MODULE = "tests.benchmarks.reference_module"
 AGREEMENT = 1e-4

@@ -24,11 +24,11 @@ from tests.benchmarks.inputs import (
     on_disk,
 )
 from tests.benchmarks.stock_runner import STOCK_RUNNER, comparable
-from workflow_scripts.hear2021.embeddings import EmbeddedTask, embed_task
-from workflow_scripts.hear2021.export import export
-from workflow_scripts.hear2021.protocol import evaluate
-from workflow_scripts.hear2021.results import test_score
-from workflow_scripts.hear2021.tasks import Task
+from workflow_scripts.hear2021.embedding.embeddings import EmbeddedTask, embed_task
+from workflow_scripts.hear2021.evaluation.export import export
+from workflow_scripts.hear2021.evaluation.protocol import evaluate
+from workflow_scripts.hear2021.evaluation.results import test_score
+from workflow_scripts.hear2021.tasks.task import Task
 
 Device = Literal["cpu", "gpu"]
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from hear_mn.checkpoints import checkpoint
 from hear_mn.variants import Variant
-from workflow_scripts.hear2021 import resources
-from workflow_scripts.hear2021.configuration import TaskRow
-from workflow_scripts.hear2021.planning import embedding_files
+from workflow_scripts.hear2021.embedding.planning import embedding_files
+from workflow_scripts.hear2021.run import resources
+from workflow_scripts.hear2021.run.configuration import TaskRow
 
 GPU, CORE = "GPU", "core"
 

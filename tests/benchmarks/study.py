@@ -16,10 +16,10 @@ from tests.benchmarks.inputs import scene_task
 from tests.benchmarks.machine import apart
 from tests.benchmarks.scaling import training_rate
 from tests.benchmarks.simulation import CORE, GPU, Rates, Schedule, schedule, study_jobs
-from workflow_scripts.hear2021 import resources
-from workflow_scripts.hear2021.configuration import CONFIG, TaskRow, task_table
-from workflow_scripts.hear2021.estimate import estimate_run
-from workflow_scripts.hear2021.prepare import prepare_task
+from workflow_scripts.hear2021.run import resources
+from workflow_scripts.hear2021.run.configuration import CONFIG, TaskRow, task_table
+from workflow_scripts.hear2021.run.estimate import estimate_run
+from workflow_scripts.hear2021.tasks.prepare import prepare_task
 
 GPUS = (1, 8, 64)
 CORES_A_GPU = 8

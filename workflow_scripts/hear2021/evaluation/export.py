@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from hear_mn.whole import name_aside
-from workflow_scripts.hear2021.packing import EmbeddedTask, PackedTask, pack
+from workflow_scripts.hear2021.evaluation.packing import EmbeddedTask, PackedTask, pack
 
 
 def export(embedded: EmbeddedTask, directory: Path) -> None:

@@ -23,8 +23,8 @@ from tqdm import tqdm
 
 from hear_mn.audio import AudioError
 from hear_mn.whole import write_json_whole
-from workflow_scripts.hear2021.planning import existing_files
-from workflow_scripts.hear2021.tasks import Clip, Task
+from workflow_scripts.hear2021.embedding.planning import existing_files
+from workflow_scripts.hear2021.tasks.task import Clip, Task
 
 # Audio of a batch that is read ahead: what the network takes at a time, or a few times that. At
 # 32 kHz a batch for a GPU is 164 MB.

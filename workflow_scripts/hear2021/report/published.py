@@ -12,7 +12,12 @@ from typing import Any
 
 import pandas as pd
 
-from workflow_scripts.hear2021.configuration import CONFIG, ConfigurationError, check, table_lines
+from workflow_scripts.hear2021.run.configuration import (
+    CONFIG,
+    ConfigurationError,
+    check,
+    table_lines,
+)
 
 CHALLENGE = "HEAR 2021"
 

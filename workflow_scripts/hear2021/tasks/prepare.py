@@ -29,9 +29,9 @@ from filelock import FileLock, Timeout
 from numpy.lib import format as npy
 from tqdm import tqdm
 
-from workflow_scripts.hear2021.configuration import TaskRow
-from workflow_scripts.hear2021.sources import files_below
-from workflow_scripts.hear2021.tasks import (
+from workflow_scripts.hear2021.run.configuration import TaskRow
+from workflow_scripts.hear2021.tasks.sources import files_below
+from workflow_scripts.hear2021.tasks.task import (
     METADATA_FILE,
     VOCABULARY_FILE,
     Annotation,

@@ -1,6 +1,6 @@
 """The cluster a run goes to: its settings, and whether SLURM agrees with them.
 
-python -m workflow_scripts.hear2021.site    checks slurm/site.yaml
+python -m workflow_scripts.hear2021.run.site    checks slurm/site.yaml
 
 A run on SLURM checks before its first submission, so that a wrong account is one message and not
 one failed job a pair. Light on purpose, like `configuration`.
@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from workflow_scripts.hear2021.configuration import ConfigurationError, check
+from workflow_scripts.hear2021.run.configuration import ConfigurationError, check
 
 SETTINGS = Path("slurm/site.yaml")
 EXAMPLE = Path("slurm/site.example.yaml")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hear_mn.download import ZENODO, DownloadError, fetch, zenodo_listing
-from workflow_scripts.hear2021.configuration import TaskRow
+from workflow_scripts.hear2021.run.configuration import TaskRow
 
 RECORD_URL = re.compile(r"^https://zenodo\.org/records/(?P<record>\d+)/files/(?P<file>[^/?]+)$")
 ENDS = 1 << 20

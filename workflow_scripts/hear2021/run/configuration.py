@@ -19,7 +19,7 @@ from jsonschema.exceptions import ValidationError
 from hear_mn.checkpoints import checkpoints
 from hear_mn.variants import UnknownVariant, Variant, parse_variant
 
-CONFIG = Path(__file__).resolve().parents[2] / "config"
+CONFIG = Path(__file__).resolve().parents[3] / "config"
 
 
 class ConfigurationError(ValueError):

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import torch
 
-from workflow_scripts.hear2021.events import Events, active_labels
+from workflow_scripts.hear2021.evaluation.events import Events, active_labels
 
 if TYPE_CHECKING:
-    from workflow_scripts.hear2021.tasks import Clip, Task
+    from workflow_scripts.hear2021.tasks.task import Clip, Task
 
 CHECKED_ROWS = 8192
 FLOAT_BYTES = 4

@@ -29,9 +29,9 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from matplotlib.transforms import Bbox
 
 from hear_mn.whole import write_whole
-from workflow_scripts.hear2021.figure_labels import place_labels
-from workflow_scripts.hear2021.figure_table import FigureRow
-from workflow_scripts.hear2021.tables import OWN, PUBLISHED, Comparison
+from workflow_scripts.hear2021.report.figure_labels import place_labels
+from workflow_scripts.hear2021.report.figure_table import FigureRow
+from workflow_scripts.hear2021.report.tables import OWN, PUBLISHED, Comparison
 
 BLACK, ORANGE, SKY_BLUE, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"

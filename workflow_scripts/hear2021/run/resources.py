@@ -12,7 +12,7 @@ from typing import Any
 
 from hear_mn.checkpoints import checkpoint
 from hear_mn.variants import parse_variant
-from workflow_scripts.hear2021.configuration import Run, TaskRow, task_table
+from workflow_scripts.hear2021.run.configuration import Run, TaskRow, task_table
 
 # Lower bounds of what a GPU and a CPU core do, so that the times that follow are upper bounds.
 GPU_MULTIPLY_ADDS_PER_SECOND = 0.5e12

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from workflow_scripts.hear2021.events import Events, Timestamps, detect_events
-from workflow_scripts.hear2021.heareval_definitions import (
+from workflow_scripts.hear2021.evaluation.events import Events, Timestamps, detect_events
+from workflow_scripts.hear2021.evaluation.heareval_definitions import (
     EVENT_POSTPROCESSING_GRID,
     parameter_grid,
 )
-from workflow_scripts.hear2021.packing import PackedTask
+from workflow_scripts.hear2021.evaluation.packing import PackedTask
 
 if TYPE_CHECKING:
     from heareval.score import ScoreFunction
@@ -171,7 +171,7 @@ class Scorer:
     def _event_scores(
         self, function: "Accuracy | ScoreFunction", events: Events, split: str
     ) -> dict[str, float]:
-        from workflow_scripts.hear2021.event_scores import score  # noqa: PLC0415 -- see _score_function
+        from workflow_scripts.hear2021.evaluation.event_scores import score  # noqa: PLC0415 -- see _score_function
 
         return score(function, events, self._packed.splits[split].events)
 

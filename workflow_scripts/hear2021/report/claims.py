@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from workflow_scripts.hear2021.tables import (
+from workflow_scripts.hear2021.report.tables import (
     OWN,
     PUBLISHED,
     Comparison,

@@ -17,9 +17,9 @@ from typing import Any
 import pandas as pd
 
 from hear_mn.whole import write_whole
-from workflow_scripts.hear2021.configuration import TaskRow, complete_columns
-from workflow_scripts.hear2021.published import Published, PublishedBox
-from workflow_scripts.hear2021.results import test_score
+from workflow_scripts.hear2021.evaluation.results import test_score
+from workflow_scripts.hear2021.report.published import Published, PublishedBox
+from workflow_scripts.hear2021.run.configuration import TaskRow, complete_columns
 
 OWN = "own"
 PUBLISHED = "published"

@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 import torch
 
-from workflow_scripts.hear2021.compilation import compiled
+from workflow_scripts.hear2021.evaluation.compilation import compiled
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8

@@ -19,7 +19,7 @@ import numpy as np
 import soundfile
 
 from hear_mn.whole import name_aside
-from workflow_scripts.hear2021.tasks import METADATA_FILE, VOCABULARY_FILE, Event
+from workflow_scripts.hear2021.tasks.task import METADATA_FILE, VOCABULARY_FILE, Event
 
 Random = np.random.Generator
 Labels = list[str]

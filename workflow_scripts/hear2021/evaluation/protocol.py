@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from workflow_scripts.hear2021.heareval_definitions import (
+from workflow_scripts.hear2021.evaluation.heareval_definitions import (
     PARAM_GRID,
     TASK_SPECIFIC_PARAM_GRID,
     get_splits_from_metadata,
@@ -24,11 +24,11 @@ from workflow_scripts.hear2021.heareval_definitions import (
     parameter_grid,
     sort_grid_points,
 )
-from workflow_scripts.hear2021.packing import EmbeddedTask, PackedTask, pack
-from workflow_scripts.hear2021.results import aggregate_test_results
-from workflow_scripts.hear2021.scoring import Scorer
-from workflow_scripts.hear2021.side_by_side import train_side_by_side
-from workflow_scripts.hear2021.training import (
+from workflow_scripts.hear2021.evaluation.packing import EmbeddedTask, PackedTask, pack
+from workflow_scripts.hear2021.evaluation.results import aggregate_test_results
+from workflow_scripts.hear2021.evaluation.scoring import Scorer
+from workflow_scripts.hear2021.evaluation.side_by_side import train_side_by_side
+from workflow_scripts.hear2021.evaluation.training import (
     Conf,
     DataSplit,
     TrainedPredictor,

@@ -10,7 +10,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 from sed_eval import metric
 
-from workflow_scripts.hear2021.events import Events
+from workflow_scripts.hear2021.evaluation.events import Events
 
 COLLAR_SLACK = 1e-3  # seconds; candidate pairs are looked up this much too widely, then checked
 

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from hear_mn.variants import UnknownVariant, parse_variant
-from workflow_scripts.hear2021.configuration import ConfigurationError, check, table_lines
+from workflow_scripts.hear2021.run.configuration import ConfigurationError, check, table_lines
 
 OWN = "own"
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from hear_mn.variants import parse_variant
 from hear_mn.whole import write_json_whole
-from workflow_scripts.hear2021.configuration import TaskRow
+from workflow_scripts.hear2021.run.configuration import TaskRow
 
 # Evaluations of tasks with fewer clips take seconds, as long as a job's start or less. Clips of
 # event tasks count by their length.

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from workflow_scripts.hear2021.adam import BETAS, EPSILON
-from workflow_scripts.hear2021.heareval_definitions import FullyConnectedPrediction
-from workflow_scripts.hear2021.packing import PackedTask
-from workflow_scripts.hear2021.scoring import Postprocessing, Predictions, Scorer
-from workflow_scripts.hear2021.training import (
+from workflow_scripts.hear2021.evaluation.adam import BETAS, EPSILON
+from workflow_scripts.hear2021.evaluation.heareval_definitions import FullyConnectedPrediction
+from workflow_scripts.hear2021.evaluation.packing import PackedTask
+from workflow_scripts.hear2021.evaluation.scoring import Postprocessing, Predictions, Scorer
+from workflow_scripts.hear2021.evaluation.training import (
     BestEpoch,
     Conf,
     TrainedPredictor,

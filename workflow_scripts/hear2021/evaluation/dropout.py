@@ -12,7 +12,7 @@ from functools import cache
 import numpy as np
 import torch
 
-from workflow_scripts.hear2021.compilation import compiled
+from workflow_scripts.hear2021.evaluation.compilation import compiled
 
 STATE_WORDS = 624
 LAG = 397

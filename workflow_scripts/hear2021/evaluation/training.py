@@ -15,11 +15,11 @@ from typing import Any
 import torch
 import torchinfo
 
-from workflow_scripts.hear2021.adam import fastest_adam
-from workflow_scripts.hear2021.dropout import draw_at_once
-from workflow_scripts.hear2021.heareval_definitions import FullyConnectedPrediction
-from workflow_scripts.hear2021.packing import PackedTask
-from workflow_scripts.hear2021.scoring import Postprocessing, Predictions, Scorer
+from workflow_scripts.hear2021.evaluation.adam import fastest_adam
+from workflow_scripts.hear2021.evaluation.dropout import draw_at_once
+from workflow_scripts.hear2021.evaluation.heareval_definitions import FullyConnectedPrediction
+from workflow_scripts.hear2021.evaluation.packing import PackedTask
+from workflow_scripts.hear2021.evaluation.scoring import Postprocessing, Predictions, Scorer
 
 PROBE_ROWS = 64
 

@@ -1,0 +1,1 @@
+"""Embeddings of a task on disk, and which passes they take."""

@@ -1,0 +1,1 @@
+"""Tasks: where their data comes from, what it must be, and how it is prepared."""
