@@ -65,7 +65,7 @@ class Checkpoint:
     @functools.cached_property
     def feature_sizes(self) -> Mapping[str, int]:
         """The size of every feature this checkpoint's network gives; empty for a module."""
-        if self.source == "module":
+        if self.module:
             return MappingProxyType({})
         return MappingProxyType(feature_sizes(self.width, self.head, self.n_mels))
 
@@ -73,14 +73,14 @@ class Checkpoint:
     def front_end(self) -> dict[str, int]:
         """The settings by which a waveform becomes the network's input; a module has its own."""
         names = ["sample_rate"]
-        if self.source != "module":
+        if self.module is None:
             names += ["n_mels", "win_length", "hop", "n_fft"]
         return {name: getattr(self, name) for name in names}
 
     @property
     def network(self) -> dict[str, float | str | list[int]]:
         """What makes the network's architecture; of a module, nothing."""
-        if self.source == "module":
+        if self.module:
             return {}
         return {"width": self.width, "head": self.head, "strides": list(self.strides)}
 
@@ -184,7 +184,7 @@ def load_state_dict(path: Path, row: Checkpoint) -> dict[str, torch.Tensor]:
         fits = [
             name
             for name, other in checkpoints().items()
-            if other.source != "module" and expected_shapes(other) == found
+            if other.module is None and expected_shapes(other) == found
         ]
         raise CheckpointError(
             f"{row.checkpoint}: the weights in {path} are of another architecture: "

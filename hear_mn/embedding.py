@@ -62,7 +62,7 @@ def load_embedder(
         ValueError: a feature that this checkpoint does not have, or an unknown precision.
     """
     row = checkpoint(name)
-    if row.source == "module":
+    if row.module:
         return ModuleEmbedder(row, weights, features, device)
     path = locate(name) if weights is None else weights
     with torch.device("meta"):  # no initial values: they would come from the global generator

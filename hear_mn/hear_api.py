@@ -7,7 +7,6 @@ from types import ModuleType
 
 from torch import Tensor, nn
 
-from hear_mn import checkpoints
 from hear_mn.embedding import Embedder, ModuleEmbedder, load_embedder
 from hear_mn.variants import Variant
 
@@ -35,8 +34,6 @@ def load_variant(variant: Variant, model_file_path: str | Path = "") -> HearMode
     `mn10_mels_256_e1_l` loads the weights of `mn10_as`.)
     """
     path = Path(model_file_path) if model_file_path else None
-    if path is None and checkpoints.checkpoint(variant.checkpoint).source != "module":
-        path = checkpoints.locate(variant.checkpoint)
     return HearModel(load_embedder(variant.checkpoint, path, variant.features, "cpu"))
 
 

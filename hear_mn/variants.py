@@ -63,7 +63,7 @@ class Variant:
         Raises ValueError for a module that is not ours, whose size only the loaded model knows.
         """
         row = checkpoint(self.checkpoint)
-        if row.source == "module":
+        if row.module:
             raise ValueError(f"{self.name}: only the loaded module {row.module} knows its size")
         return sum(row.feature_sizes[feature] for feature in self.features)
 
@@ -90,7 +90,7 @@ def parse_variant(name: str) -> Variant:
     if found is None:
         raise UnknownVariant(_message(name, "begins with no checkpoint"))
     rest = full_name[len(found) + 1 :]
-    if known[found].source == "module":
+    if known[found].module:
         if rest:
             raise UnknownVariant(_message(name, f"{found} is a module, which has no parts"))
         return Variant(full_name, found, (MODULE_PART,))
@@ -123,8 +123,8 @@ def _message(name: str, problem: str) -> str:
     names = [word for pair in named_variants().items() for word in pair if word]
     near = difflib.get_close_matches(name, names, n=3)
     parts = [part for part in PART_FEATURES if part != MODULE_PART]
-    ours = [key for key, row in checkpoints().items() if row.source != "module"]
-    modules = [key for key, row in checkpoints().items() if row.source == "module"]
+    ours = [key for key, row in checkpoints().items() if row.module is None]
+    modules = [key for key, row in checkpoints().items() if row.module]
     return (
         f"variant {name!r} {problem}."
         + (f" Did you mean {' or '.join(near)}?" if near else "")

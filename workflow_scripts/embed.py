@@ -91,7 +91,7 @@ def embed(
 
 def _computed_in(precision: Precision, row: Checkpoint, device: torch.device) -> str | None:
     """Return what the network computes in; of a module that is not ours, nothing is known."""
-    if row.source == "module":
+    if row.module:
         return None
     return precision if device.type == "cuda" else "float32"
 

@@ -197,7 +197,7 @@ def _has_room(size: int, device: torch.device) -> bool:
 
 def true_events(task: "Task", clips: "Sequence[Clip]") -> Events:
     """Return the true events of clips, numbered in the order given; none for scene tasks."""
-    return Events.from_lists([clip.events or [] for clip in clips], task.labels)
+    return Events.from_lists([clip.events for clip in clips], task.labels)
 
 
 def active_at_timestamps(task: "Task", clip: "Clip", times_ms: np.ndarray) -> np.ndarray:
@@ -233,7 +233,7 @@ def _active(
         index = {label: i for i, label in enumerate(task.labels)}
         of_clips = [np.zeros((1, len(index)), dtype=bool) for _ in clips]
         for clip, labels in zip(clips, of_clips, strict=True):
-            labels[0, [index[str(label)] for label in clip.labels or []]] = True
+            labels[0, [index[label] for label in clip.labels]] = True
     if task.prediction_type == "multiclass":
         for clip, labels in zip(clips, of_clips, strict=True):
             if not (labels.sum(axis=1) == 1).all():
@@ -246,8 +246,7 @@ def _active(
 
 def _refuse_unknown_labels(task: "Task", clips: "Sequence[Clip]") -> None:
     for clip in clips:
-        labels = clip.labels or [event["label"] for event in clip.events or []]
-        unknown = {str(label) for label in labels} - set(task.labels)
+        unknown = {*clip.labels, *(event["label"] for event in clip.events)} - set(task.labels)
         if unknown:
             raise ValueError(
                 f"{task.name}, split {clip.split}, clip {clip.name}: not in the label vocabulary: "

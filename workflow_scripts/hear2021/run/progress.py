@@ -310,7 +310,7 @@ def gather_performance(
         else:
             row["task"] = names[0]
         row |= {key: measured[key] for key in PERFORMANCE_COLUMNS if measured.get(key) is not None}
-        row |= {"rule": rule, "task": row["task"], "seconds": benchmark["s"]}
+        row |= {"rule": rule, "seconds": benchmark["s"]}
         if "peak_gpu_memory_bytes" in measured:
             row["peak_gpu_memory_mb"] = round(measured["peak_gpu_memory_bytes"] / 1e6, 1)
         if row["task"] in tasks and (not row["model"] or row["model"] in models):
