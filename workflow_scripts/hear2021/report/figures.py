@@ -316,7 +316,7 @@ def _plot_categories(
     labels = _labels(models, comparison)
     categories = comparison.categories
     width = 0.8 / len(categories)
-    published_boxes = incomplete = False
+    published_boxes = incomplete = missing = False
     highest = max(
         [
             box.high_whisker
@@ -387,6 +387,7 @@ def _plot_categories(
                             fontsize=6,
                         )
                 else:
+                    missing = True
                     _not_available(axes, x, width * 0.8, 6.5)
             published_boxes |= marked
             ticks.append(_break(labels[model], characters) + ("\u2020" if marked else ""))
@@ -401,6 +402,8 @@ def _plot_categories(
         )
     if incomplete:
         notes.append("Under a box: how many of the category's tasks have a score, if not all.")
+    if missing:
+        notes.append("n/a: there is no score.")
     handles = [
         Patch(facecolor=CATEGORY_COLOURS[name], edgecolor="black", linewidth=0.6, label=name)
         for name in categories
