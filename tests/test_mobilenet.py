@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from hear_mn import bias_activation
 from hear_mn.architecture import SE_BLOCKS, feature_sizes
 from hear_mn.checkpoints import checkpoint, checkpoints, expected_shapes
-from hear_mn.mobilenet import MobileNet, depth, folded
+from hear_mn.mobilenet import MobileNet, activate_, depth, folded, halved
 from hear_mn.seeded import seeded_entry
 from tests.conftest import needs_shared
 
@@ -118,11 +119,29 @@ def test_folding_batch_norms_changes_nothing(name):
 def test_half_precision_stays_near_float32():
     network = folded(seeded_network("mn04_as"))
     expected = network(LOG_MELS, NETWORK_FEATURES)
-    with torch.autocast("cpu", torch.float16):
-        found = network(LOG_MELS, NETWORK_FEATURES)
+    found = halved(network)(LOG_MELS.half(), NETWORK_FEATURES)
     for feature in NETWORK_FEATURES:
         scale = expected[feature].abs().max()
         assert (found[feature] - expected[feature]).abs().max() < 0.03 * scale, feature
+
+
+@pytest.mark.parametrize("activation", ["relu", "hardswish", None])
+def test_a_gpu_gets_four_channels_with_their_biases_at_a_time(monkeypatch, activation):
+    def kernel(four, first_two, last_two):
+        # What the kernel does for one element of its operands, on a CPU.
+        shape = torch.broadcast_shapes(four.shape, first_two.shape)
+        pairs = [pair.expand(shape).contiguous() for pair in (first_two, last_two)]
+        biases = torch.stack(pairs, dim=-1).view(torch.float32)
+        values = four.view(torch.float16).view(*shape, 4)
+        sums = (values + biases).half()
+        return activate_(sums, activation).flatten(-2).view(torch.int64)
+
+    monkeypatch.setattr(bias_activation, "_kernel", {activation: kernel}.__getitem__)
+    x = 3 * torch.randn(2, 16, 5, 7).half().contiguous(memory_format=torch.channels_last)
+    bias = torch.randn(16)
+    for channels_last in (x.permute(0, 2, 3, 1), x[:, :, :1, :1].permute(0, 2, 3, 1)):
+        found = bias_activation.biased(channels_last, bias, activation)
+        assert torch.equal(found, activate_((channels_last + bias).half(), activation))
 
 
 def test_train_mode_changes_nothing():
