@@ -261,11 +261,12 @@ def test_rows_come_from_a_gpu_when_it_has_its_next_batch(monkeypatch):
             yield [i], torch.full((2, 3), float(i))
 
     empty = torch.empty
-    monkeypatch.setattr(torch, "empty", lambda shape, pin_memory: empty(shape))
+    monkeypatch.setattr(torch, "empty", lambda shape, dtype, pin_memory: empty(shape, dtype=dtype))
     monkeypatch.setattr(torch.cuda, "Event", Event)
-    for batch, rows in embeddings._on_host(computed(), torch.device("cuda")):
+    for batch, rows, finite in embeddings._on_host(computed(), torch.device("cuda")):
         happened.append(f"written {batch[0]}")
         assert rows.unique().tolist() == batch
+        assert finite is True
     assert happened == [
         *("computed 0", "computed 1", "waited", "written 0"),
         *("computed 2", "waited", "written 1", "waited", "written 2"),
@@ -274,29 +275,48 @@ def test_rows_come_from_a_gpu_when_it_has_its_next_batch(monkeypatch):
 
 def test_a_gpu_is_sent_its_next_audio_before_it_computes_on_what_it_has(monkeypatch):
     happened = []
-
-    class Audio:
-        def __init__(self, number):
-            self.number = number
-
-        def to(self, device, non_blocking):
-            assert non_blocking
-            happened.append(f"sent {self.number}")
-            return self
-
-        def record_stream(self, stream):
-            assert stream is computing
-
+    audio = torch.arange(24, dtype=torch.int16).reshape(6, 4)
     computing = SimpleNamespace(wait_event=lambda event: happened.append("waits for it"))
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *shape, dtype, device: empty(*shape, dtype=dtype))
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: None)
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: "uploads")
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: computing)
     monkeypatch.setattr(torch.cuda, "Event", lambda: SimpleNamespace(record=lambda: None))
-    batches = (([i], Audio(i)) for i in range(3))
-    for (number,), audio in embeddings._on_device(batches, torch.device("cuda")):
-        assert audio.number == number
-        happened.append(f"computes {number}")
+
+    def pieces():
+        task = make_task({"fold00": [4] * 6})
+        for first, last in ((0, 3), (3, 5), (5, 6)):
+            batch = task.clips[first:last]
+            for start in range(last - first):
+                happened.append(f"sent clip {first + start}")
+                one = first + start
+                yield embeddings.Piece(batch, start, audio[one : one + 1])
+
+    for batch, sent in embeddings._on_device(pieces(), torch.device("cuda")):
+        names = [int(clip.name.removesuffix(".wav")) for clip in batch]
+        assert torch.equal(sent, audio[names])
+        happened.append(f"computes clips {names}")
     assert happened == [
-        *("sent 0", "sent 1", "waits for it", "computes 0"),
-        *("sent 2", "waits for it", "computes 1", "waits for it", "computes 2"),
+        *("sent clip 0", "sent clip 1", "sent clip 2", "sent clip 3", "sent clip 4"),
+        *("waits for it", "computes clips [0, 1, 2]", "sent clip 5"),
+        *("waits for it", "computes clips [3, 4]", "waits for it", "computes clips [5]"),
     ]
+
+
+def test_a_gpu_gets_its_batches_in_pieces_of_their_clips(monkeypatch):
+    embedder = SumsOfSamples()
+    embedder.device = torch.device("cuda")
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda shape, dtype, pin_memory: empty(shape, dtype=dtype))
+    monkeypatch.setattr(embeddings, "CUDA_BATCH_CLIPS", 3)
+    monkeypatch.setattr(embeddings, "CUDA_PIECE_SECONDS", 2 * 1600 / RATE)
+    task = make_task({"fold00": [1600] * 5, "fold01": [1600, 3200]})
+    clips = embeddings.clips_by_length(task)
+    read = list(embeddings._read_ahead(task, clips, embedder))
+    assert [(len(piece.batch), piece.start, len(piece.audio)) for piece in read] == [
+        *((3, 0, 2), (3, 2, 1), (3, 0, 2), (3, 2, 1), (1, 0, 1)),
+    ]
+    samples = torch.cat([piece.audio.flatten() for piece in read])
+    assert torch.equal(samples, torch.from_numpy(task.samples))

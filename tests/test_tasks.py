@@ -234,3 +234,17 @@ def test_the_table_has_the_benchmark_in_the_order_of_the_figures():
         "tfds_gtzan_music_speech-1.0.0-full",
     ]
     assert all(row.url.endswith(f"/6332517/files/hear2021-{row.task}-48000.tar.gz") for row in rows)
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+def test_clips_are_read_into_rows_wherever_they_lie(dtype):
+    samples = np.arange(1, 15, dtype=np.int16)
+    task = Task("a_task", {}, [], {}, 32_000, "t", samples)
+    places = [(0, 2), (2, 2), (4, 3), (7, 2), (11, 2), (9, 2), (13, 1)]
+    clips = [Clip("train", f"{start}.wav", start, length) for start, length in places]
+    rows = np.full((len(clips), 4), 9, dtype=dtype)
+    task.read(clips, rows)
+    scale = 1 if dtype == np.int16 else 1 / 32768
+    for row, (start, length) in zip(rows, places, strict=True):
+        np.testing.assert_array_equal(row[:length], samples[start : start + length] * dtype(scale))
+        assert not row[length:].any()

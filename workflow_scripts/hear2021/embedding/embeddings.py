@@ -9,9 +9,11 @@ import itertools
 import json
 import os
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar
 
@@ -26,11 +28,15 @@ from hear_mn.whole import write_json_whole
 from workflow_scripts.hear2021.embedding.planning import existing_files
 from workflow_scripts.hear2021.tasks.task import Clip, Task
 
-# Audio of a batch that is read ahead: what the network takes at a time, or a few times that. At
-# 32 kHz a batch for a GPU is 164 MB.
-CPU_BATCH_SECONDS, CUDA_BATCH_SECONDS = 80.0, 2560.0
-CPU_BATCH_CLIPS, CUDA_BATCH_CLIPS = 256, 2560
-CPU_READERS, CUDA_READERS = 1, 3  # a GPU goes through audio faster than one core reads it
+# Audio of a batch: what the network takes at a time, or a few times that.
+CPU_BATCH_SECONDS, CUDA_BATCH_SECONDS = 80.0, 8192.0
+CPU_BATCH_CLIPS, CUDA_BATCH_CLIPS = 256, 8192
+# A GPU goes through audio faster than one core reads it, so several read pieces of its batches,
+# somewhat more than a batch ahead. At 32 kHz a piece is 66 MB, a little under the power of two that
+# page-locked memory comes in.
+CUDA_PIECE_SECONDS = 1024.0
+CPU_READERS, CUDA_READERS = 1, 4
+CPU_AHEAD, CUDA_AHEAD = 2, 12  # pieces
 SECONDS_BETWEEN_SAVES = 30.0
 
 Item = TypeVar("Item")
@@ -156,8 +162,9 @@ def _embed(task: Task, embedder: Embedder, part: Path, identity: dict[str, Any])
         saved = time.perf_counter()
         batches = _on_device(_read_ahead(task, clips[resumed:], embedder), embedder.device)
         computed = _computed(batches, embedder, events, progress)
-        for batch, matrix in _on_host(computed, embedder.device):
-            _refuse_non_finite(matrix, batch, task, sizes)
+        for batch, matrix, finite in _on_host(computed, embedder.device):
+            if not finite:
+                raise _non_finite(matrix, batch, task, sizes)
             rows.write(matrix.numpy().data)
             progress.clips += len(batch)
             progress.rows += matrix.numel() // width
@@ -190,37 +197,52 @@ def clips_by_length(task: Task) -> list[Clip]:
     return sorted(task.clips, key=lambda clip: clip.n_samples)
 
 
-def _read_ahead(
-    task: Task, clips: Sequence[Clip], embedder: Embedder
-) -> Iterator[tuple[list[Clip], torch.Tensor]]:
-    """Yield batches of clips with their audio (n_clips, n_samples of the longest).
+@dataclass(frozen=True)
+class Piece:
+    """Neighbouring clips of a batch with their audio.
 
-    The next ones are being read meanwhile. A GPU gets int16 from page-locked memory, half of the
-    bytes; a CPU gets float32, made beside its work.
+    Attributes:
+        batch: all clips of the batch.
+        start: which of them is the piece's first.
+        audio: of the piece's clips (n_clips, n_samples of the batch's longest), zero behind them.
+    """
+
+    batch: list[Clip]
+    start: int
+    audio: torch.Tensor
+
+
+def _read_ahead(task: Task, clips: Sequence[Clip], embedder: Embedder) -> Iterator[Piece]:
+    """Yield batches piece by piece; the next pieces are being read meanwhile.
+
+    A GPU gets int16 from page-locked memory, half of the bytes; a CPU gets float32 and whole
+    batches, made beside its work.
     """
     cuda = embedder.device.type == "cuda"
-    readers = CUDA_READERS if cuda else CPU_READERS
+    readers, most_ahead = (CUDA_READERS, CUDA_AHEAD) if cuda else (CPU_READERS, CPU_AHEAD)
 
-    def read(batch: list[Clip]) -> torch.Tensor:
-        shape = len(batch), batch[-1].n_samples
-        audio = torch.empty(shape, dtype=torch.int16 if cuda else torch.float32, pin_memory=cuda)
-        for clip, row in zip(batch, audio.numpy(), strict=True):
-            if cuda:
-                row[: clip.n_samples] = task.pcm(clip)
-            else:
-                task.audio(clip, out=row[: clip.n_samples])
-            row[clip.n_samples :] = 0
-        return audio
+    def read(batch: list[Clip], start: int, stop: int) -> Piece:
+        audio = torch.empty(
+            (stop - start, batch[-1].n_samples),
+            dtype=torch.int16 if cuda else torch.float32,
+            pin_memory=cuda,
+        )
+        task.read(batch[start:stop], audio.numpy())
+        return Piece(batch, start, audio)
 
     with ThreadPoolExecutor(max_workers=readers) as executor:
-        ahead: list[tuple[list[Clip], Any]] = []
+        ahead: deque[Future[Piece]] = deque()
         for batch in _batches(task, clips, embedder):
-            ahead.append((batch, executor.submit(read, batch)))
-            if len(ahead) > readers + 1:
-                ready, audio = ahead.pop(0)
-                yield ready, audio.result()
-        for ready, audio in ahead:
-            yield ready, audio.result()
+            size = len(batch)
+            if cuda:
+                size = max(1, int(CUDA_PIECE_SECONDS * task.sample_rate / batch[-1].n_samples))
+            for start in range(0, len(batch), size):
+                stop = min(start + size, len(batch))
+                ahead.append(executor.submit(read, batch, start, stop))
+                if len(ahead) > most_ahead:
+                    yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
 
 
 def _batches(task: Task, clips: Sequence[Clip], embedder: Embedder) -> Iterator[list[Clip]]:
@@ -234,30 +256,39 @@ def _batches(task: Task, clips: Sequence[Clip], embedder: Embedder) -> Iterator[
     cuda = embedder.device.type == "cuda"
     seconds = CUDA_BATCH_SECONDS if cuda else CPU_BATCH_SECONDS
     most = CUDA_BATCH_CLIPS if cuda else CPU_BATCH_CLIPS
-    for _, group in itertools.groupby(clips, key=lambda clip: embedder.alike(clip.n_samples)):
-        alike = list(group)
+    of_length = (
+        (n_samples, list(group))
+        for n_samples, group in itertools.groupby(clips, key=attrgetter("n_samples"))
+    )
+    for _, groups in itertools.groupby(of_length, key=lambda one: embedder.alike(one[0])):
+        alike = [clip for _, group in groups for clip in group]
         size = max(1, min(most, int(seconds * task.sample_rate / alike[-1].n_samples)))
         for start in range(0, len(alike), size):
             yield alike[start : start + size]
 
 
 def _on_device(
-    batches: Iterable[tuple[list[Clip], torch.Tensor]], device: torch.device
+    pieces: Iterable[Piece], device: torch.device
 ) -> Iterator[tuple[list[Clip], torch.Tensor]]:
     """Yield batches with their audio on a device; a GPU gets the next while it computes on one."""
     if device.type != "cuda":
-        yield from batches
+        yield from ((piece.batch, piece.audio) for piece in pieces)
         return
     uploads = torch.cuda.Stream(device)
     computing = torch.cuda.current_stream(device)
 
     def sent() -> Iterator[tuple[list[Clip], torch.Tensor, torch.cuda.Event]]:
-        for batch, read in batches:
+        for piece in pieces:
+            n_clips, (n_read, n_samples) = len(piece.batch), piece.audio.shape
             with torch.cuda.stream(uploads):
-                audio = read.to(device, non_blocking=True)
+                if piece.start == 0:
+                    audio = torch.empty(n_clips, n_samples, dtype=torch.int16, device=device)
+                audio[piece.start : piece.start + n_read].copy_(piece.audio, non_blocking=True)
+                if piece.start + n_read < n_clips:
+                    continue
                 arrived = torch.cuda.Event()
                 arrived.record()
-            yield batch, audio, arrived
+            yield piece.batch, audio, arrived
 
     for batch, audio, arrived in _one_behind(sent()):
         computing.wait_event(arrived)
@@ -295,22 +326,34 @@ def _computed(
 
 def _on_host(
     computed: Iterable[tuple[list[Clip], torch.Tensor]], device: torch.device
-) -> Iterator[tuple[list[Clip], torch.Tensor]]:
-    """Yield batches with their rows on the CPU; what a GPU gave when it has its next batch."""
+) -> Iterator[tuple[list[Clip], torch.Tensor, bool]]:
+    """Yield batches with their rows on the CPU and whether all are finite.
+
+    What a GPU gave is yielded when it has its next batch.
+    """
     if device.type != "cuda":
-        yield from computed
+        yield from ((batch, matrix, bool(_all_finite(matrix))) for batch, matrix in computed)
         return
 
-    def fetched() -> Iterator[tuple[list[Clip], torch.Tensor, torch.cuda.Event]]:
+    def fetched() -> Iterator[tuple[list[Clip], list[torch.Tensor], torch.cuda.Event]]:
         for batch, matrix in computed:
-            rows = torch.empty(matrix.shape, pin_memory=True).copy_(matrix, non_blocking=True)
+            here = [
+                torch.empty(there.shape, dtype=there.dtype, pin_memory=True).copy_(
+                    there, non_blocking=True
+                )
+                for there in (matrix, _all_finite(matrix))
+            ]
             copied = torch.cuda.Event()
             copied.record()
-            yield batch, rows, copied
+            yield batch, here, copied
 
-    for batch, rows, copied in _one_behind(fetched()):
+    for batch, (rows, finite), copied in _one_behind(fetched()):
         copied.synchronize()
-        yield batch, rows
+        yield batch, rows, bool(finite)
+
+
+def _all_finite(matrix: torch.Tensor) -> torch.Tensor:
+    return torch.isfinite(matrix).all()
 
 
 def _one_behind(items: Iterable[Item]) -> Iterator[Item]:
@@ -322,19 +365,24 @@ def _one_behind(items: Iterable[Item]) -> Iterator[Item]:
     yield from waiting
 
 
-def _refuse_non_finite(
+def _non_finite(
     matrix: torch.Tensor, batch: Sequence[Clip], task: Task, feature_sizes: dict[str, int]
-) -> None:
-    if torch.isfinite(matrix).all():
-        return
-    for clip, values in zip(batch, matrix, strict=True):
-        finite = torch.isfinite(values).reshape(-1, values.shape[-1]).all(dim=0)
-        for name, (start, stop) in _columns(feature_sizes).items():
-            if not finite[start:stop].all():
-                raise EmbeddingError(
-                    f"{task.name}: the feature {name} of clip {clip.split}/{clip.name} has NaN or "
-                    f"Inf. Listen to the clip; with half precision, try `precision: float32`"
-                )
+) -> EmbeddingError:
+    """Return the error that names the first clip and feature of a batch with NaN or Inf."""
+    clip, columns = next(
+        (clip, finite)
+        for clip, values in zip(batch, matrix, strict=True)
+        if not (finite := torch.isfinite(values).reshape(-1, values.shape[-1]).all(dim=0)).all()
+    )
+    name = next(
+        name
+        for name, (start, stop) in _columns(feature_sizes).items()
+        if not columns[start:stop].all()
+    )
+    return EmbeddingError(
+        f"{task.name}: the feature {name} of clip {clip.split}/{clip.name} has NaN or Inf. Listen "
+        f"to the clip; with half precision, try `precision: float32`"
+    )
 
 
 def _columns(feature_sizes: dict[str, int]) -> dict[str, list[int]]:

@@ -10,7 +10,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, TypedDict
@@ -118,16 +118,32 @@ class Task:
         """All clips, split after split."""
         return [clip for clips in self.splits.values() for clip in clips]
 
-    def pcm(self, clip: Clip) -> np.ndarray:
-        """Return a clip's samples as they are stored, int16 (n_samples,)."""
-        return self.samples[clip.start : clip.start + clip.n_samples]
+    def read(self, clips: Sequence[Clip], out: np.ndarray) -> None:
+        """Write clips' audio into the rows of `out`, and zeros behind the shorter ones.
 
-    def audio(self, clip: Clip, out: np.ndarray | None = None) -> np.ndarray:
-        """Return a clip's audio, float32 (n_samples,) in [-1, 1), as soundfile reads the wav.
+        Clips of one length that lie one after another are one copy, during which other threads run.
 
-        With `out`, an array like what is returned, it is written there.
+        Args:
+            clips: as many as `out` has rows.
+            out: (n_clips, n_samples of the longest at least); int16 gets the samples as they are
+                stored, float32 what soundfile reads from the wav, in [-1, 1).
         """
-        return np.multiply(self.pcm(clip), np.float32(1 / 32768), out=out)
+        for start, stop in _stretches(clips):
+            first, count = clips[start], stop - start
+            end = first.start + count * first.n_samples
+            stored = self.samples[first.start : end].reshape(count, first.n_samples)
+            rows = out[start:stop]
+            if out.dtype == stored.dtype:
+                rows[:, : first.n_samples] = stored
+            else:
+                np.multiply(stored, np.float32(1 / 32768), out=rows[:, : first.n_samples])
+            rows[:, first.n_samples :] = 0
+
+    def audio(self, clip: Clip) -> np.ndarray:
+        """Return a clip's audio, float32 (n_samples,) in [-1, 1), as soundfile reads the wav."""
+        audio = np.empty((1, clip.n_samples), dtype=np.float32)
+        self.read([clip], audio)
+        return audio[0]
 
     @classmethod
     def load(cls, directory: Path) -> "Task":
@@ -140,7 +156,8 @@ class Task:
         try:
             described = json.loads((directory / "task.json").read_text())
             listed = json.loads((directory / "clips.json").read_text())
-            samples = np.load(directory / "audio.npy", mmap_mode="r")
+            # As a plain array: every slice of a numpy.memmap is a Python object that takes 10 us.
+            samples = np.load(directory / "audio.npy", mmap_mode="r").view(np.ndarray)
         except (OSError, ValueError, EOFError) as error:
             raise TaskError(f"{directory} holds no prepared task ({error}); {remedy}") from error
         splits = {
@@ -173,6 +190,20 @@ class Task:
             sha256=described["sha256"],
             samples=samples,
         )
+
+
+def _stretches(clips: Sequence[Clip]) -> Iterator[tuple[int, int]]:
+    """Yield the ranges of clips that are of one length and lie one after another."""
+    start = 0
+    for i in range(1, len(clips) + 1):
+        before = clips[i - 1]
+        if (
+            i == len(clips)
+            or clips[i].n_samples != before.n_samples
+            or clips[i].start != before.start + before.n_samples
+        ):
+            yield start, i
+            start = i
 
 
 def read_metadata(task: str, text: str) -> dict[str, Any]:
