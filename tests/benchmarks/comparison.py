@@ -1,6 +1,7 @@
 """Two ways of doing the same, timed in turn."""
 
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -46,9 +47,13 @@ def timed(function: Callable[[], object]) -> float:
 def in_turn(
     stock: Callable[[], object], ours: Callable[[], object], repetitions: int
 ) -> tuple[list[float], list[float]]:
-    """Time both, one after the other, `repetitions` times."""
-    pairs = [(timed(stock), timed(ours)) for _ in range(repetitions)]
-    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    """Time both, one after the other, `repetitions` times, and say each time at once."""
+    seconds: dict[str, list[float]] = {"ours": [], "stock": []}
+    for _ in range(repetitions):
+        for name, function in (("ours", ours), ("stock", stock)):
+            seconds[name].append(timed(function))
+            print(f"{name}: {seconds[name][-1]:.2f} s", file=sys.stderr, flush=True)
+    return seconds["stock"], seconds["ours"]
 
 
 def as_table(rows: Sequence[Sequence[str]]) -> str:

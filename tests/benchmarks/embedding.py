@@ -54,7 +54,7 @@ def compare(
     and writes one file; models are loaded before. Where there is a GPU both use it, in half
     precision. Raises DisagreementError.
     """
-    if importlib.util.find_spec("tensorflow") is None:
+    if "tensorflow" not in sys.modules and importlib.util.find_spec("tensorflow") is None:
         # heareval only asks of a model whether it is one of TensorFlow's
         sys.modules["tensorflow"] = SimpleNamespace(Module=type("Module", (), {}))  # type: ignore[assignment]
     from heareval.embeddings.task_embeddings import (  # noqa: PLC0415 - imports tensorflow

@@ -16,7 +16,6 @@ from tests.benchmarks.inputs import scene_task
 from tests.benchmarks.machine import apart
 from tests.benchmarks.scaling import training_rate
 from tests.benchmarks.simulation import CORE, GPU, Rates, Schedule, schedule, study_jobs
-from workflow_scripts.hear2021.run import resources
 from workflow_scripts.hear2021.run.configuration import CONFIG, TaskRow, task_table
 from workflow_scripts.hear2021.run.estimate import estimate_run
 from workflow_scripts.hear2021.tasks.prepare import prepare_task
@@ -36,20 +35,15 @@ class Known:
     source: str
 
 
-# No GPU was at hand: these are parameters, not measurements. Set them with --rate NAME=VALUE.
-ASSUMED = {
+# What this machine cannot tell: rates of a GPU, measured once on an H200 with 16 slow cores
+# (docs/benchmarks.md), and how trainings end. Set them with --rate NAME=VALUE.
+GIVEN = {
     "gpu_multiply_adds": Known(
-        resources.GPU_MULTIPLY_ADDS_PER_SECOND, "ASSUMED: the bound behind the workflow's limits"
+        2.3e12, "an H200's: a pass of mn04 over 10 s clips; mn40's do ten times as much"
     ),
-    "gpu_clips": Known(500, "ASSUMED: about what four CPU cores do with mn04 and 1 s clips"),
-    "gpu_training": Known(
-        resources.GPU_EVALUATION_MULTIPLY_ADDS_PER_SECOND,
-        "ASSUMED: the bound behind the workflow's limits; an A100's float32 peak is 9.7e12",
-    ),
-    "gpu_training_step": Known(
-        0.005,
-        "ASSUMED: launches of a step of eight predictors; a CPU core dispatches it in 2 to 4 ms",
-    ),
+    "gpu_clips": Known(28_000, "an H200's: a pass of mn40 over 1 s clips, bound by its rows"),
+    "gpu_training": Known(4.3e12, "an H200's: eight grid points on 8 event clips of 2 min"),
+    "gpu_training_step": Known(0.0025, "an H200's: eight grid points on the spoken digits"),
     "best_epoch": Known(60, "ASSUMED: as long again as the patience of 20 validations"),
 }
 
