@@ -7,13 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from heareval.score import available_scores
+from heareval.score import SoundEventScore, available_scores
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.model_selection import ParameterGrid
 
 from workflow_scripts.hear2021.evaluation.heareval_definitions import (
     EVENT_POSTPROCESSING_GRID,
+    EVENT_SCORES,
     MODULE,
     PARAM_GRID,
     definitions,
@@ -68,3 +69,16 @@ def test_means_and_deviations_over_folds_equal_hearevals(values):
     np.testing.assert_equal(
         aggregate_test_results(results), function["aggregate_test_results"](results)
     )
+
+
+def test_the_scores_of_events_are_hearevals():
+    there = {
+        name: score
+        for name, score in available_scores.items()
+        if isinstance(score(label_to_idx={}), SoundEventScore)
+    }
+    assert list(EVENT_SCORES) == list(there)
+    for name, score in EVENT_SCORES.items():
+        ours, hearevals = score(label_to_idx={}), there[name](label_to_idx={})
+        assert vars(ours) == vars(hearevals)
+        assert type(ours).__name__ == type(hearevals).__name__

@@ -4,22 +4,39 @@ Same results as heareval 2021.1.3 (`EventBasedScore`, `SegmentBasedScore`) and s
 arrays of all events at once instead of dictionaries of single events.
 """
 
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
 import numpy as np
-from heareval.score import EventBasedScore, SegmentBasedScore, SoundEventScore
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
-from sed_eval import metric
 
 from workflow_scripts.hear2021.evaluation.events import Events
+from workflow_scripts.hear2021.evaluation.heareval_definitions import definitions
+
+if TYPE_CHECKING:
+    from heareval.score import SoundEventScore
+
+# sed_eval's own; its package imports dcase_util.
+metric = SimpleNamespace(
+    **definitions(
+        "sed_eval.metric",
+        [
+            *("precision", "recall", "f_measure"),
+            *("error_rate", "substitution_rate", "deletion_rate", "insertion_rate"),
+        ],
+        {"numpy": np},
+    )
+)
 
 COLLAR_SLACK = 1e-3  # seconds; candidate pairs are looked up this much too widely, then checked
 
 
-def score(function: SoundEventScore, estimated: Events, reference: Events) -> dict[str, float]:
+def score(function: "SoundEventScore", estimated: Events, reference: Events) -> dict[str, float]:
     """Score the events of clips as `function(estimated, reference)` of heareval would.
 
     Args:
-        function: one of heareval.score.available_scores for events.
+        function: one of heareval's for events, `heareval_definitions.EVENT_SCORES`.
         estimated: the events found.
         reference: the true events of the same clips, numbered alike.
 
@@ -30,9 +47,10 @@ def score(function: SoundEventScore, estimated: Events, reference: Events) -> di
     Raises:
         NotImplementedError: for a score this module does not know.
     """
-    if isinstance(function, EventBasedScore):
+    kind = type(function).__name__
+    if kind == "EventBasedScore":
         scores = _event_based(estimated, reference, **function.params)
-    elif isinstance(function, SegmentBasedScore):
+    elif kind == "SegmentBasedScore":
         scores = _segment_based(estimated, reference, len(function.label_to_idx), **function.params)
     else:
         raise NotImplementedError(f"the score {function} is not one for events")

@@ -1,18 +1,20 @@
-"""What the evaluation takes from heareval's `task_predictions`, without the training framework.
+"""What the evaluation takes from heareval, without what heareval's modules import.
 
-`heareval.predictions.task_predictions` imports PyTorch Lightning, which takes several seconds (more
-than heareval's scores, and half as much again as torch) and which only heareval's own training loop
-needs. So the definitions are read from the installed module's source and run by themselves: they
-are heareval's, and a release that changes them changes them here.
+`heareval.predictions.task_predictions` imports PyTorch Lightning and `heareval.score` imports
+scikit-learn, pandas and dcase_util: more than torch's time, for definitions that use none of it.
+So the definitions are read from the installed module's source and run by themselves: they are
+heareval's, and a release that changes them changes them here.
 """
 
 import __future__
 
 import ast
+import functools
 import importlib.util
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,18 +38,16 @@ def definitions(
     Raises:
         ImportError: if the module or one of the names is not there.
     """
-    spec = importlib.util.find_spec(module)
-    if spec is None or spec.origin is None:
-        raise ImportError(f"{module} is not installed")
+    source = _source(module)
     wanted = set(names)
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    tree = ast.parse(source.read_text(encoding="utf-8"))
     found = [node for node in tree.body if _defined_name(node) in wanted]
     absent = wanted - {_defined_name(node) for node in found}
     if absent:
-        raise ImportError(f"{module} ({spec.origin}) does not define {', '.join(sorted(absent))}")
+        raise ImportError(f"{module} ({source}) does not define {', '.join(sorted(absent))}")
     code = compile(
         ast.Module(found, type_ignores=[]),
-        spec.origin,
+        source,
         "exec",
         flags=__future__.annotations.compiler_flag,  # the annotations' names are not needed
         dont_inherit=True,
@@ -67,12 +67,28 @@ def parameter_grid(values: Mapping[str, Iterable[Any]]) -> list[dict[str, Any]]:
     return [dict(zip(names, point, strict=True)) for point in points]
 
 
+def _source(module: str) -> Path:
+    """Return a module's file; looking for one in a package the usual way imports the package."""
+    package, *path = module.split(".")
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ImportError(f"{package} is not installed")
+    source = Path(spec.submodule_search_locations[0], *path).with_suffix(".py")
+    if not source.exists():
+        raise ImportError(f"{module} is not there ({source})")
+    return source
+
+
 def _defined_name(node: ast.stmt) -> str | None:
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
         return node.name
-    if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-        return node.targets[0].id
-    return None
+    if isinstance(node, ast.Assign):
+        target = node.targets[0]
+    elif isinstance(node, ast.AnnAssign):
+        target = node.target
+    else:
+        return None
+    return target.id if isinstance(target, ast.Name) else None
 
 
 _heareval = definitions(
@@ -123,3 +139,27 @@ if TYPE_CHECKING:
 
 else:
     FullyConnectedPrediction = _heareval["FullyConnectedPrediction"]
+
+
+_scores = definitions(
+    "heareval.score",
+    [
+        *("ScoreFunction", "Top1Accuracy", "ChromaAccuracy", "MeanAveragePrecision", "DPrime"),
+        *("AUCROC", "SoundEventScore", "SegmentBasedScore", "EventBasedScore"),
+        "available_scores",
+    ],
+    {
+        "partial": functools.partial,
+        # What computes the scores, in heareval; here `event_scores` does.
+        "sed_eval": SimpleNamespace(
+            sound_event=SimpleNamespace(SegmentBasedMetrics=object, EventBasedMetrics=object)
+        ),
+    },
+)
+
+EVENT_SCORES: dict[str, Callable[..., Any]] = {
+    name: score
+    for name, score in _scores["available_scores"].items()
+    if issubclass(getattr(score, "func", score), _scores["SoundEventScore"])
+}
+"""heareval's scores of events: their parameters, not their computation."""
