@@ -70,16 +70,16 @@ def published_systems() -> list[str]:
     return [cells["model"] for _, cells in table_lines("published_systems", "model")]
 
 
-def _refuse_unknown(model: str, line: str) -> None:
+def _refuse_unknown(model: str, where: str) -> None:
     if model == OWN or model in published_systems():
         return
-    where = f"{line}: models: {model!r}"
+    named = f"{where}: models: {model!r}"
     try:
         name = parse_variant(model).name
     except UnknownVariant as error:
         raise ConfigurationError(
-            f"{where} is neither 'own' nor a row of config/published_systems.csv nor a variant "
+            f"{named} is neither 'own' nor a row of config/published_systems.csv nor a variant "
             f"({error})"
         ) from error
     if name != model:
-        raise ConfigurationError(f"{where} is called {name} in tables and figures")
+        raise ConfigurationError(f"{named} is called {name} in tables and figures")

@@ -5,6 +5,7 @@ with colour-blindness. Text is never smaller than 6 points on a page of 7.2 inch
 scores give the same bytes: no date, no random ids, no settings of the user, matplotlib's own font.
 """
 
+import functools
 import io
 import itertools
 import math
@@ -12,6 +13,7 @@ import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -706,49 +708,33 @@ _GROUPS = dict(zip(("variant", "width", "system"), list(_SERIES)[1:], strict=Tru
 
 @dataclass(frozen=True)
 class _Quantity:
+    """What a network is made of or takes, as an axis; `value` reads it."""
+
     name: str
     title: str
     unit: float
     suffix: str
-    values: Mapping[str, int | None]
+    value: Callable[[Complexity], int | None]
 
 
-def _plot_parameters(
-    row: FigureRow,
-    models: list[str],
-    comparison: Comparison,
-    complexities: Mapping[str, Complexity],
-    notice: str,
-) -> Figure:
-    """Draw a point for each model: its mean normalised score over its number of parameters."""
-    values = {name: known.parameters for name, known in complexities.items()}
-    quantity = _Quantity("parameters", "Parameters", 1e6, " M", values)
-    return _plot_complexity(row, models, comparison, notice, quantity)
-
-
-def _plot_macs(
-    row: FigureRow,
-    models: list[str],
-    comparison: Comparison,
-    complexities: Mapping[str, Complexity],
-    notice: str,
-) -> Figure:
-    """Draw a point for each model: its mean normalised score over its multiply-adds for 10 s."""
-    values = {name: known.macs for name, known in complexities.items()}
-    quantity = _Quantity("multiply-adds", "Multiply-adds for 10 s of audio", 1e9, " G", values)
-    return _plot_complexity(row, models, comparison, notice, quantity)
+_PARAMETERS = _Quantity("parameters", "Parameters", 1e6, " M", attrgetter("parameters"))
+_MACS = _Quantity("multiply-adds", "Multiply-adds for 10 s of audio", 1e9, " G", attrgetter("macs"))
 
 
 def _plot_complexity(
     row: FigureRow,
     models: list[str],
     comparison: Comparison,
+    complexities: Mapping[str, Complexity],
     notice: str,
+    *,
     quantity: _Quantity,
 ) -> Figure:
+    """Draw a point for each model: its mean normalised score over a quantity of its network."""
     points, unknown, partial = [], [], []
     for model in models:
-        mean, value = comparison.mean(model), quantity.values.get(model)
+        mean = comparison.mean(model)
+        value = quantity.value(complexities[model]) if model in complexities else None
         label = comparison.label(model)
         if not mean.tasks or value is None:
             unknown.append(label)
@@ -840,6 +826,6 @@ _PLOTS: dict[str, _Plot] = {
     "categories": _plot_categories,
     "tasks": _plot_tasks,
     "heat_map": _plot_heat_map,
-    "parameters": _plot_parameters,
-    "macs": _plot_macs,
+    "parameters": functools.partial(_plot_complexity, quantity=_PARAMETERS),
+    "macs": functools.partial(_plot_complexity, quantity=_MACS),
 }
