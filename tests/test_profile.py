@@ -63,6 +63,7 @@ def cluster(tmp_path, monkeypatch):
     answer("sacctmgr", "speech\nmusic")
     answer("sshare", status=1)
     answer("sbatch")
+    answer("squeue")  # which the executor plugin looks for when it is imported
     return answer
 
 
