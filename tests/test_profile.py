@@ -11,6 +11,7 @@ import yaml
 
 from tests.conftest import copy_workflow, planned_jobs, snakemake
 from workflow_scripts.embed import near_audio
+from workflow_scripts.hear2021.run import site
 from workflow_scripts.hear2021.run.configuration import ConfigurationError, task_table
 from workflow_scripts.hear2021.run.packs import (
     forget_kept_scores,
@@ -155,6 +156,15 @@ def test_types_of_gpus_are_read_from_every_form_of_gres(cluster, gres, types):
     cluster("sinfo", f"cpu|up|2-00:00:00|idle|(null)\ngpu|up|2-00:00:00|idle|{gres}")
     with pytest.raises(SiteError, match=re.escape(types)):
         check_site(read_site(SETTINGS | {"gpu_model": "h100"}))
+
+
+@pytest.mark.parametrize("command", ["sinfo", "sbatch"])
+def test_a_command_that_does_not_answer_is_named(cluster, tmp_path, monkeypatch, command):
+    (tmp_path / "bin" / command).write_text("#!/bin/sh\nexec sleep 60\n")
+    monkeypatch.setattr(site, "SECONDS_TO_ANSWER", 0.5)
+    request = Request("embed", gpu=True, cpus=1, memory_mb=1, minutes=1)
+    with pytest.raises(SiteError, match=f"`{command} .*` does not answer. Is SLURM up"):
+        check_site(read_site(SETTINGS), [request])
 
 
 def test_right_settings_pass(cluster):

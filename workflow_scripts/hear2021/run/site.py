@@ -28,6 +28,7 @@ EXAMPLE = Path("slurm/site.example.yaml")
 # The executor asks for the state of its jobs at most this many seconds apart.
 LONGEST_STATUS_INTERVAL = 180
 SECONDS_TO_END = 120
+SECONDS_TO_ANSWER = 120
 OUT_OF_SERVICE = ("down", "drain", "fail", "maint", "unknown")
 
 
@@ -284,8 +285,17 @@ def _jobs_of(prefix: str, folder: Path, states: str = "PENDING,RUNNING,COMPLETIN
 
 
 def _ask(*command: str) -> str:
+    result = _run(*command)
+    if result.returncode:
+        raise SiteError(f"`{shlex.join(command)}` failed: {result.stderr.strip()}")
+    return result.stdout
+
+
+def _run(*command: str) -> subprocess.CompletedProcess[str]:
     try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=SECONDS_TO_ANSWER, check=False
+        )
     except FileNotFoundError as error:
         raise SiteError(
             f"There is no {command[0]} here. Start on a login node of the cluster, or without "
@@ -293,9 +303,6 @@ def _ask(*command: str) -> str:
         ) from error
     except subprocess.TimeoutExpired as error:
         raise SiteError(f"`{shlex.join(command)}` does not answer. Is SLURM up?") from error
-    if result.returncode:
-        raise SiteError(f"`{shlex.join(command)}` failed: {result.stderr.strip()}")
-    return result.stdout
 
 
 def _partitions() -> dict[str, Partition]:
@@ -411,7 +418,7 @@ def _refused(site: Site, request: Request, partitions: Mapping[str, Partition]) 
         if value:
             command.append(f"--{option}={value}")
     command += [*shlex.split(site.slurm_extra or ""), "--wrap=true"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    result = _run(*command)
     if result.returncode == 0:
         return None
     # --test-only leaves drained nodes out; a job waits for them.
