@@ -1,6 +1,7 @@
 """A pass over a task: what it writes, what it survives, what it refuses."""
 
 import json
+import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -154,6 +155,40 @@ def test_progress_that_a_crash_left_unreadable_is_none(tmp_path, monkeypatch):
     (saved,) = tmp_path.glob(".*.part.json")
     saved.write_text("")
     assert run(task, SumsOfSamples(), tmp_path)["resumed_at_clip"] == 0
+
+
+def test_a_slow_disk_is_written_to_while_the_next_batch_is_computed(tmp_path, monkeypatch):
+    happened = []
+
+    def slow(file):
+        time.sleep(0.3)
+        happened.append("on the disk")
+
+    class Tells(SumsOfSamples):
+        def scene(self, audio, *, lengths=None):
+            happened.append("computed")
+            return super().scene(audio)
+
+    monkeypatch.setattr(embeddings.os, "fdatasync", slow)
+    monkeypatch.setattr(embeddings, "SYNC_BYTES", 1)
+    monkeypatch.setattr(embeddings, "CPU_BATCH_CLIPS", 1)
+    task = make_task({"fold00": [1600] * 3})
+    run(task, Tells(), tmp_path)
+    assert happened == [
+        *("computed", "computed", "on the disk"),
+        *("computed", "on the disk", "on the disk"),
+    ]
+
+
+def test_a_full_disk_ends_a_pass(tmp_path, monkeypatch):
+    def full(file):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(embeddings.os, "fdatasync", full)
+    monkeypatch.setattr(embeddings, "SYNC_BYTES", 1)
+    with pytest.raises(OSError, match="No space left"):
+        run(make_task(MIXED), SumsOfSamples(), tmp_path)
+    assert not (tmp_path / "l-e1.npy").exists()
 
 
 def test_two_writers_of_one_file_are_refused(tmp_path):

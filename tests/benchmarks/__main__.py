@@ -183,7 +183,7 @@ class Benchmark:
 
     def gpu_event_evaluation(self) -> str:
         """The same of an event task."""
-        device, epochs = required_gpu(), 10 if self.quick else 30
+        device, epochs = required_gpu(), 10 if self.quick else 100
         clips = {"train": 4, "valid": 2, "test": 2}
         made = inputs.event_embeddings(clips, evaluation.SIZE, 11, 120.0, max_epochs=[epochs])
         return self.gpu_compared(

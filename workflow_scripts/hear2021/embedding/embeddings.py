@@ -38,6 +38,7 @@ CUDA_PIECE_SECONDS = 1024.0
 CPU_READERS, CUDA_READERS = 1, 4
 CPU_AHEAD, CUDA_AHEAD = 2, 12  # pieces
 SECONDS_BETWEEN_SAVES = 30.0
+SYNC_BYTES = 64 << 20  # of rows that go to the disk together, while the next ones are computed
 
 Item = TypeVar("Item")
 
@@ -157,6 +158,7 @@ def _embed(task: Task, embedder: Embedder, part: Path, identity: dict[str, Any])
     started, resumed = time.perf_counter(), progress.clips
     with (
         _open_rows(part, progress, width) as rows,
+        _Writer(rows) as writer,
         tqdm(total=len(clips), initial=resumed, unit="clip", desc=task.name, mininterval=1) as bar,
     ):
         saved = time.perf_counter()
@@ -165,13 +167,15 @@ def _embed(task: Task, embedder: Embedder, part: Path, identity: dict[str, Any])
         for batch, matrix, finite in _on_host(computed, embedder.device):
             if not finite:
                 raise _non_finite(matrix, batch, task, sizes)
-            rows.write(matrix.numpy().data)
+            writer.write(matrix.numpy())
             progress.clips += len(batch)
             progress.rows += matrix.numel() // width
             bar.update(len(batch))
             if time.perf_counter() - saved > SECONDS_BETWEEN_SAVES:
+                writer.finish()
                 _save(part, rows, progress)
                 saved = time.perf_counter()
+        writer.finish()
         _write_header(rows, progress.rows, width)
         _save(part, rows, progress)
     seconds = time.perf_counter() - started
@@ -409,6 +413,44 @@ def _open_rows(part: Path, progress: Progress, width: int) -> BinaryIO:
     rows.truncate(rows.tell() + progress.rows * width * 4)
     rows.seek(0, os.SEEK_END)
     return rows
+
+
+class _Writer:
+    """Writes rows to a file, and onto the disk, beside the thread that gives them.
+
+    Written at the end of a pass, they would keep a GPU waiting for as long as the disk takes.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._under_way: deque[Future[None]] = deque()
+        self._unsynced = 0
+
+    def __enter__(self) -> "_Writer":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._thread.shutdown()
+
+    def write(self, rows: np.ndarray) -> None:
+        """Take rows; wait where a batch before them is not written yet. Raises OSError of it."""
+        self._under_way.append(self._thread.submit(self._write, rows))
+        if len(self._under_way) > 1:
+            self._under_way.popleft().result()
+
+    def finish(self) -> None:
+        """Wait until all rows are written. Raises OSError."""
+        while self._under_way:
+            self._under_way.popleft().result()
+
+    def _write(self, rows: np.ndarray) -> None:
+        self._file.write(rows.data)
+        self._unsynced += rows.nbytes
+        if self._unsynced >= SYNC_BYTES:
+            self._file.flush()
+            os.fdatasync(self._file.fileno())
+            self._unsynced = 0
 
 
 def _progress_file(part: Path) -> Path:
