@@ -16,9 +16,10 @@ from functools import cache
 import torch
 from torch import Tensor
 
+# Of NaN both are NaN, as torch's are; fmaxf alone would make it 0.
 ACTIVATIONS = {
     "hardswish": "value * fminf(fmaxf(value + 3.0f, 0.0f), 6.0f) * (1.0f / 6.0f)",
-    "relu": "fmaxf(value, 0.0f)",
+    "relu": "value < 0.0f ? 0.0f : value",
     None: "value",
 }
 
