@@ -9,6 +9,7 @@ import torch
 
 from hear_mn.checkpoints import checkpoint, locate
 from hear_mn.embedding import load_embedder
+from hear_mn.mobilenet import activate_
 from hear_mn.variants import parse_variant
 from tests.benchmarks import embedding, evaluation, gpu, inputs, machine, scaling, study
 from tests.benchmarks.__main__ import GPU as GPU_PARTS
@@ -277,3 +278,15 @@ def test_an_unknown_part_or_rate_is_refused_with_those_there_are(capsys):
     with pytest.raises(SystemExit):
         main(["study", "--rate", "gpu=1"])
     assert "gpu_multiply_adds" in capsys.readouterr().err
+
+
+def test_a_pass_of_other_bits_than_two_is_found(monkeypatch):
+    def both(x, bias, activation):
+        return activate_((x + bias).half(), activation)
+
+    monkeypatch.setattr(gpu, "biased", both)
+    assert "the bits of two" in gpu.refuse_other_bits("cpu")
+    # fmaxf of C gives 0 for NaN, where torch's relu gives NaN.
+    monkeypatch.setattr(gpu, "biased", lambda *arguments: both(*arguments).nan_to_num(0, 1e9))
+    with pytest.raises(AssertionError):
+        gpu.refuse_other_bits("cpu")

@@ -216,10 +216,11 @@ class Benchmark:
         """Features in half precision and in float32 on a GPU, against a CPU's."""
         device = required_gpu()
         audio = gpu.noise(8, 10.0)
-        return "\n\n".join(
+        tables = [
             f"{name} on {device}:\n{gpu.precision_table(audio, name, weights, 'cuda')}"
             for name, weights in self.gpu_checkpoints().items()
-        )
+        ]
+        return "\n\n".join([*tables, gpu.refuse_other_bits("cuda")])
 
     def gpu_memory(self) -> str:
         """A pass whose first batch is too large for the GPU."""

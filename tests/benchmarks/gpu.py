@@ -13,8 +13,10 @@ from typing import Any
 
 import torch
 
+from hear_mn.bias_activation import ACTIVATIONS, biased
 from hear_mn.checkpoints import checkpoint
 from hear_mn.embedding import Embedder, load_embedder
+from hear_mn.mobilenet import activate_
 from tests.benchmarks.comparison import as_table
 from tests.benchmarks.embedding import run_pass
 from tests.benchmarks.inputs import InputTask, repeated
@@ -114,6 +116,21 @@ def precision_table(audio: torch.Tensor, name: str, weights: Path, device: str) 
             cells += [f"{difference.max():.1e}", f"{difference.mean():.1e}"]
         rows.append(cells)
     return as_table(rows)
+
+
+def refuse_other_bits(device: str) -> str:
+    """Compare the one pass for bias and activation with torch's two; say so if they are equal.
+
+    Raises AssertionError if a value of any of them differs, infinite ones and NaN included.
+    """
+    x = 4 * torch.randn(64, 4, 32, 96, device=device).half()  # channels last
+    x[0, 0, 0, :3] = torch.tensor([torch.inf, -torch.inf, torch.nan])
+    bias = torch.randn(x.shape[-1], device=device)
+    for activation in ACTIVATIONS:
+        expected = activate_((x + bias).half(), activation)
+        found = biased(x, bias, activation)
+        assert torch.allclose(found, expected, rtol=0, atol=0, equal_nan=True), activation
+    return f"Bias and activation in one pass: the bits of two, for {len(ACTIVATIONS)} activations."
 
 
 def short_of_memory(audio: torch.Tensor, name: str, weights: Path) -> str:
