@@ -29,7 +29,7 @@ TIMESTAMP_WINDOW_MS = 160
 TIMESTAMP_STEP_MS = 50
 
 # Frames of log mels in one batch, and the bytes of its largest activation. On a CPU larger batches
-# are no faster. Telling a GPU what to do with a batch takes some 6 ms, so the batch should take it
+# are no faster. Telling a GPU what to do with a batch takes 6 to 13 ms, so the batch should take it
 # longer: some 800 clips of 10 s for a narrow network on an H200.
 CPU_FRAMES, CUDA_FRAMES = 4096, 1 << 20
 CPU_BYTES, CUDA_BYTES = 128 << 20, 8 << 30
@@ -254,9 +254,9 @@ class Embedder(nn.Module):
             mels = mels.flatten(0, 1)
             found = {"mels": mels.mean(-1)}
             if self._tapped:
-                # Written in this order, or convolutions of one channel would leave the network's.
                 network = self._half_network() if half else self.network
                 images = mels.half() if half else mels
+                # Written in this order, or convolutions of one channel would leave the network's.
                 images = images.unsqueeze(1).contiguous(memory_format=torch.channels_last)
                 found |= network(images, self._tapped)
         joined = torch.cat([found[name].float() for name in self.features], dim=1)

@@ -287,7 +287,9 @@ class FoldedConvNorm(nn.Module):
             x = conv2d(x, self.weight, bias, self.stride, self.padding, groups=self.groups)
         if half and x.is_cuda:
             return biased(x.permute(0, 2, 3, 1), self.bias, self.activation).permute(0, 3, 1, 2)
-        return activate_(x.add_(self.bias[:, None, None]) if half else x, self.activation)
+        if half:
+            x = x.add_(self.bias[:, None, None])
+        return activate_(x, self.activation)
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -121,7 +122,7 @@ def test_a_feature_may_be_joined_from_a_second_pass(tmp_path):
 
 def test_a_killed_pass_goes_on_where_it_was_saved_and_gives_the_same_files(tmp_path, monkeypatch):
     monkeypatch.setattr(embeddings, "SECONDS_BETWEEN_SAVES", 0.0)
-    monkeypatch.setattr(embeddings, "CPU_BATCH_CLIPS", 1)
+    monkeypatch.setattr(embeddings, "CPU_FEED", replace(embeddings.CPU_FEED, batch_clips=1))
     task = make_task(MIXED)
     with pytest.raises(KeyboardInterrupt):
         run(task, SumsOfSamples(fail_at_call=4), tmp_path)
@@ -171,7 +172,7 @@ def test_a_slow_disk_is_written_to_while_the_next_batch_is_computed(tmp_path, mo
 
     monkeypatch.setattr(embeddings.os, "fdatasync", slow)
     monkeypatch.setattr(embeddings, "SYNC_BYTES", 1)
-    monkeypatch.setattr(embeddings, "CPU_BATCH_CLIPS", 1)
+    monkeypatch.setattr(embeddings, "CPU_FEED", replace(embeddings.CPU_FEED, batch_clips=1))
     task = make_task({"fold00": [1600] * 3})
     run(task, Tells(), tmp_path)
     assert happened == [
@@ -312,9 +313,22 @@ def test_a_gpu_is_sent_its_next_audio_before_it_computes_on_what_it_has(monkeypa
     happened = []
     audio = torch.arange(24, dtype=torch.int16).reshape(6, 4)
     computing = SimpleNamespace(wait_event=lambda event: happened.append("waits for it"))
-    empty = torch.empty
-    monkeypatch.setattr(torch, "empty", lambda *shape, dtype, device: empty(*shape, dtype=dtype))
-    monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: None)
+    copy = torch.Tensor.copy_
+
+    def new_empty(self, *shape, device):
+        return torch.empty(*shape, dtype=self.dtype)
+
+    def copy_(self, source, non_blocking):
+        assert non_blocking
+        happened.append(f"sent clip {source[0, 0] // 4}")
+        return copy(self, source)
+
+    def record_stream(self, stream):
+        assert stream is computing
+
+    monkeypatch.setattr(torch.Tensor, "new_empty", new_empty)
+    monkeypatch.setattr(torch.Tensor, "copy_", copy_)
+    monkeypatch.setattr(torch.Tensor, "record_stream", record_stream)
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: "uploads")
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: computing)
@@ -324,10 +338,8 @@ def test_a_gpu_is_sent_its_next_audio_before_it_computes_on_what_it_has(monkeypa
         task = make_task({"fold00": [4] * 6})
         for first, last in ((0, 3), (3, 5), (5, 6)):
             batch = task.clips[first:last]
-            for start in range(last - first):
-                happened.append(f"sent clip {first + start}")
-                one = first + start
-                yield embeddings.Piece(batch, start, audio[one : one + 1])
+            for one in range(first, last):
+                yield embeddings.Piece(batch, one - first, audio[one : one + 1])
 
     for batch, sent in embeddings._on_device(pieces(), torch.device("cuda")):
         names = [int(clip.name.removesuffix(".wav")) for clip in batch]
@@ -345,8 +357,8 @@ def test_a_gpu_gets_its_batches_in_pieces_of_their_clips(monkeypatch):
     embedder.device = torch.device("cuda")
     empty = torch.empty
     monkeypatch.setattr(torch, "empty", lambda shape, dtype, pin_memory: empty(shape, dtype=dtype))
-    monkeypatch.setattr(embeddings, "CUDA_BATCH_CLIPS", 3)
-    monkeypatch.setattr(embeddings, "CUDA_PIECE_SECONDS", 2 * 1600 / RATE)
+    small = replace(embeddings.CUDA_FEED, batch_clips=3, piece_seconds=2 * 1600 / RATE)
+    monkeypatch.setattr(embeddings, "CUDA_FEED", small)
     task = make_task({"fold00": [1600] * 5, "fold01": [1600, 3200]})
     clips = embeddings.clips_by_length(task)
     read = list(embeddings._read_ahead(task, clips, embedder))

@@ -225,7 +225,7 @@ class Benchmark:
     def gpu_memory(self) -> str:
         """A pass whose first batch is too large for the GPU."""
         device = required_gpu()
-        weights = inputs.weights_of(WIDE_CHECKPOINT, self.new_folder())
+        weights = inputs.weights_of(WIDE_CHECKPOINT, self.folder)
         text = gpu.short_of_memory(gpu.noise(128, 10.0), WIDE_CHECKPOINT, weights)
         return f"{WIDE_CHECKPOINT} on {device}: {text}"
 
@@ -241,7 +241,7 @@ class Benchmark:
     def gpu_checkpoints(self) -> dict[str, Path]:
         """Return weights of a narrow and of the widest network."""
         names = (CHECKPOINT, WIDE_CHECKPOINT)
-        return {name: inputs.weights_of(name, self.new_folder()) for name in names}
+        return {name: inputs.weights_of(name, self.folder) for name in names}
 
     def scaling(self) -> str:
         """Time and peak memory of both stages against clips, embedding size and labels."""
@@ -330,7 +330,7 @@ class Benchmark:
     @cached_property
     def weights(self) -> Path:
         """The weights of mn04_as."""
-        return inputs.weights_of(CHECKPOINT, self.new_folder())
+        return inputs.weights_of(CHECKPOINT, self.folder)
 
     @property
     def digits_name(self) -> str:

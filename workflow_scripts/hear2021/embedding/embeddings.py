@@ -28,19 +28,39 @@ from hear_mn.whole import write_json_whole
 from workflow_scripts.hear2021.embedding.planning import existing_files
 from workflow_scripts.hear2021.tasks.task import Clip, Task
 
-# Audio of a batch: what the network takes at a time, or a few times that.
-CPU_BATCH_SECONDS, CUDA_BATCH_SECONDS = 80.0, 8192.0
-CPU_BATCH_CLIPS, CUDA_BATCH_CLIPS = 256, 8192
-# A GPU goes through audio faster than one core reads it, so several read pieces of its batches,
-# somewhat more than a batch ahead. At 32 kHz a piece is 66 MB, a little under the power of two that
-# page-locked memory comes in.
-CUDA_PIECE_SECONDS = 1024.0
-CPU_READERS, CUDA_READERS = 1, 4
-CPU_AHEAD, CUDA_AHEAD = 2, 12  # pieces
 SECONDS_BETWEEN_SAVES = 30.0
 SYNC_BYTES = 64 << 20  # of rows that go to the disk together, while the next ones are computed
 
 Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Feed:
+    """How a kind of device gets its audio.
+
+    Attributes:
+        batch_seconds, batch_clips: of a batch at most: what the network takes at a time, or a few
+            times that.
+        piece_seconds: of what is read at a time.
+        readers: threads that read.
+        ahead: pieces that are read before they are needed.
+        samples: as they are in the file, or as the network takes them.
+    """
+
+    batch_seconds: float
+    batch_clips: int
+    piece_seconds: float
+    readers: int
+    ahead: int
+    samples: torch.dtype
+
+
+# Whole batches, made float32 beside the network's work.
+CPU_FEED = Feed(80.0, 256, piece_seconds=80.0, readers=1, ahead=2, samples=torch.float32)
+# A GPU goes through audio faster than one core reads it, so several read pieces of its batches,
+# somewhat more than a batch ahead, in int16: half of the bytes. At 32 kHz a piece is 66 MB, a
+# little under the power of two that page-locked memory comes in.
+CUDA_FEED = Feed(8192.0, 8192, piece_seconds=1024.0, readers=4, ahead=12, samples=torch.int16)
 
 
 class Embedder(Protocol):
@@ -166,7 +186,7 @@ def _embed(task: Task, embedder: Embedder, part: Path, identity: dict[str, Any])
         computed = _computed(batches, embedder, events, progress)
         for batch, matrix, finite in _on_host(computed, embedder.device):
             if not finite:
-                raise _non_finite(matrix, batch, task, sizes)
+                _refuse_non_finite(matrix, batch, task, sizes)
             writer.write(matrix.numpy())
             progress.clips += len(batch)
             progress.rows += matrix.numel() // width
@@ -198,7 +218,7 @@ def _sizes(task: Task, embedder: Embedder) -> dict[str, int]:
 
 def clips_by_length(task: Task) -> list[Clip]:
     """Return the clips of a task in the order of their embedding rows."""
-    return sorted(task.clips, key=lambda clip: clip.n_samples)
+    return sorted(task.clips, key=attrgetter("n_samples"))
 
 
 @dataclass(frozen=True)
@@ -217,36 +237,33 @@ class Piece:
 
 
 def _read_ahead(task: Task, clips: Sequence[Clip], embedder: Embedder) -> Iterator[Piece]:
-    """Yield batches piece by piece; the next pieces are being read meanwhile.
+    """Yield batches piece by piece, for a GPU in page-locked memory.
 
-    A GPU gets int16 from page-locked memory, half of the bytes; a CPU gets float32 and whole
-    batches, made beside its work.
+    The next pieces are being read meanwhile.
     """
-    cuda = embedder.device.type == "cuda"
-    readers, most_ahead = (CUDA_READERS, CUDA_AHEAD) if cuda else (CPU_READERS, CPU_AHEAD)
+    feed, pinned = _feed(embedder.device), embedder.device.type == "cuda"
 
     def read(batch: list[Clip], start: int, stop: int) -> Piece:
-        audio = torch.empty(
-            (stop - start, batch[-1].n_samples),
-            dtype=torch.int16 if cuda else torch.float32,
-            pin_memory=cuda,
-        )
+        shape = stop - start, batch[-1].n_samples
+        audio = torch.empty(shape, dtype=feed.samples, pin_memory=pinned)
         task.read(batch[start:stop], audio.numpy())
         return Piece(batch, start, audio)
 
-    with ThreadPoolExecutor(max_workers=readers) as executor:
+    with ThreadPoolExecutor(max_workers=feed.readers) as executor:
         ahead: deque[Future[Piece]] = deque()
         for batch in _batches(task, clips, embedder):
-            size = len(batch)
-            if cuda:
-                size = max(1, int(CUDA_PIECE_SECONDS * task.sample_rate / batch[-1].n_samples))
+            size = max(1, int(feed.piece_seconds * task.sample_rate / batch[-1].n_samples))
             for start in range(0, len(batch), size):
                 stop = min(start + size, len(batch))
                 ahead.append(executor.submit(read, batch, start, stop))
-                if len(ahead) > most_ahead:
+                if len(ahead) > feed.ahead:
                     yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
+
+
+def _feed(device: torch.device) -> Feed:
+    return CUDA_FEED if device.type == "cuda" else CPU_FEED
 
 
 def _batches(task: Task, clips: Sequence[Clip], embedder: Embedder) -> Iterator[list[Clip]]:
@@ -257,16 +274,15 @@ def _batches(task: Task, clips: Sequence[Clip], embedder: Embedder) -> Iterator[
     if task.embedding_type == "event":
         yield from ([clip] for clip in clips)
         return
-    cuda = embedder.device.type == "cuda"
-    seconds = CUDA_BATCH_SECONDS if cuda else CPU_BATCH_SECONDS
-    most = CUDA_BATCH_CLIPS if cuda else CPU_BATCH_CLIPS
+    feed = _feed(embedder.device)
     of_length = (
         (n_samples, list(group))
         for n_samples, group in itertools.groupby(clips, key=attrgetter("n_samples"))
     )
     for _, groups in itertools.groupby(of_length, key=lambda one: embedder.alike(one[0])):
         alike = [clip for _, group in groups for clip in group]
-        size = max(1, min(most, int(seconds * task.sample_rate / alike[-1].n_samples)))
+        fitting = int(feed.batch_seconds * task.sample_rate / alike[-1].n_samples)
+        size = max(1, min(feed.batch_clips, fitting))
         for start in range(0, len(alike), size):
             yield alike[start : start + size]
 
@@ -286,7 +302,7 @@ def _on_device(
             n_clips, (n_read, n_samples) = len(piece.batch), piece.audio.shape
             with torch.cuda.stream(uploads):
                 if piece.start == 0:
-                    audio = torch.empty(n_clips, n_samples, dtype=torch.int16, device=device)
+                    audio = piece.audio.new_empty(n_clips, n_samples, device=device)
                 audio[piece.start : piece.start + n_read].copy_(piece.audio, non_blocking=True)
                 if piece.start + n_read < n_clips:
                     continue
@@ -369,24 +385,18 @@ def _one_behind(items: Iterable[Item]) -> Iterator[Item]:
     yield from waiting
 
 
-def _non_finite(
+def _refuse_non_finite(
     matrix: torch.Tensor, batch: Sequence[Clip], task: Task, feature_sizes: dict[str, int]
-) -> EmbeddingError:
-    """Return the error that names the first clip and feature of a batch with NaN or Inf."""
-    clip, columns = next(
-        (clip, finite)
-        for clip, values in zip(batch, matrix, strict=True)
-        if not (finite := torch.isfinite(values).reshape(-1, values.shape[-1]).all(dim=0)).all()
-    )
-    name = next(
-        name
-        for name, (start, stop) in _columns(feature_sizes).items()
-        if not columns[start:stop].all()
-    )
-    return EmbeddingError(
-        f"{task.name}: the feature {name} of clip {clip.split}/{clip.name} has NaN or Inf. Listen "
-        f"to the clip; with half precision, try `precision: float32`"
-    )
+) -> None:
+    """Raise EmbeddingError that names the clip and the feature with NaN or Inf."""
+    for clip, values in zip(batch, matrix, strict=True):
+        finite = torch.isfinite(values).reshape(-1, values.shape[-1]).all(dim=0)
+        for name, (start, stop) in _columns(feature_sizes).items():
+            if not finite[start:stop].all():
+                raise EmbeddingError(
+                    f"{task.name}: the feature {name} of clip {clip.split}/{clip.name} has NaN or "
+                    f"Inf. Listen to the clip; with half precision, try `precision: float32`"
+                )
 
 
 def _columns(feature_sizes: dict[str, int]) -> dict[str, list[int]]:
@@ -424,7 +434,7 @@ class _Writer:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._thread = ThreadPoolExecutor(max_workers=1)
-        self._under_way: deque[Future[None]] = deque()
+        self._under_way: Future[None] | None = None
         self._unsynced = 0
 
     def __enter__(self) -> "_Writer":
@@ -434,15 +444,14 @@ class _Writer:
         self._thread.shutdown()
 
     def write(self, rows: np.ndarray) -> None:
-        """Take rows; wait where a batch before them is not written yet. Raises OSError of it."""
-        self._under_way.append(self._thread.submit(self._write, rows))
-        if len(self._under_way) > 1:
-            self._under_way.popleft().result()
+        """Take rows once those before them are written. Raises OSError of these."""
+        self.finish()
+        self._under_way = self._thread.submit(self._write, rows)
 
     def finish(self) -> None:
         """Wait until all rows are written. Raises OSError."""
-        while self._under_way:
-            self._under_way.popleft().result()
+        if self._under_way is not None:
+            self._under_way.result()
 
     def _write(self, rows: np.ndarray) -> None:
         self._file.write(rows.data)

@@ -47,7 +47,7 @@ def score(function: "SoundEventScore", estimated: Events, reference: Events) -> 
     Raises:
         NotImplementedError: for a score this module does not know.
     """
-    kind = type(function).__name__
+    kind = type(function).__name__  # heareval's own class is another than that of its definition
     if kind == "EventBasedScore":
         scores = _event_based(estimated, reference, **function.params)
     elif kind == "SegmentBasedScore":
