@@ -94,6 +94,9 @@ def test_both_evaluations_are_timed_on_the_same_embeddings(tmp_path):
         "tiny", short, tmp_path / "work", grid_points=1, threads=1, repetitions=1
     )
     assert compared.equality == "scores, epochs and grid point equal"
+    slow = dataclasses.replace(compared, stock=[1000.0])
+    bound = evaluation.products_bound(slow, short, grid_points=1)
+    assert float(bound.split()[-1].rstrip(".")) > 1000 / compared.ours[0]
 
 
 def test_seeds_are_compared_with_the_spread_between_them():
@@ -121,6 +124,19 @@ def test_a_gpus_use_is_sampled_while_a_block_runs(monkeypatch):
         time.sleep(3 * gpu.SAMPLE_SECONDS)
     assert samples
     assert set(samples) == {0.85}
+
+
+def test_a_pass_that_keeps_a_gpu_busy_says_what_it_writes(tmp_path, weights, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "utilization", lambda device: 85)
+    monkeypatch.setattr(machine, "DISK_BYTES", 8 << 20)
+    for name in ("SETTLE_SECONDS", "SAMPLE_SECONDS", "BUSY_SECONDS"):
+        monkeypatch.setattr(gpu, name, 1e-3)
+    tasks = [("tiny", inputs.scene_task(tmp_path, 3, 1.0))]
+    table = gpu.busy_table(tasks, {"mn04_seeded": weights}, "cpu")
+    head, _, row = ([cell.strip() for cell in line.split("|")] for line in table.splitlines())
+    cells = dict(zip(head, row, strict=True))
+    assert (cells["GPU busy"], cells["target 80%"]) == ("85%", "met")
+    assert float(cells["MB/s written"]) > 0
 
 
 def test_a_use_that_cannot_be_sampled_is_an_error(monkeypatch):

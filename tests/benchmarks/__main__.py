@@ -132,7 +132,9 @@ class Benchmark:
             repetitions=self.repetitions,
             target=2.2,
         )
-        return comparisons_table([*compared, throughput])
+        _, files, grid_points, _ = cases[1]
+        bound = evaluation.products_bound(compared[1], files, grid_points)
+        return f"{comparisons_table([*compared, throughput])}\n\n{bound}"
 
     def protocol(self) -> str:
         """The whole protocol on all spoken digits, eight grid points and five folds, once."""
@@ -289,7 +291,7 @@ class Benchmark:
     def limits(self) -> str:
         """What share of the machine's matrix products and disk the stages reach."""
         products = machine.matrix_product_rate()
-        disk = machine.disk_read_rate(self.folder)
+        disk = machine.disk_rates(self.folder).read
         with embedding.quiet():
             tasks = [
                 (self.digits_name, self.digits(12 if self.quick else 120)),
@@ -379,11 +381,13 @@ def required_gpu() -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Read the command line, measure, print."""
+    width = max(map(len, OF_THE_RECORD)) + 2
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks",
         description="Measure the pipeline beside the stock tools; see docs/benchmarks.md.",
         epilog="\n".join(
-            f"  {name:16}{getattr(Benchmark, name).__doc__}" for name in (*USUAL, *OF_THE_RECORD)
+            f"  {name:{width}}{getattr(Benchmark, name).__doc__}"
+            for name in (*USUAL, *OF_THE_RECORD)
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -31,6 +31,7 @@ from workflow_scripts.hear2021.evaluation.packing import pack
 from workflow_scripts.hear2021.run.configuration import CONFIG
 from workflow_scripts.hear2021.run.devices import keep_freed_memory
 
+EMBEDDINGS = "embeddings.npy"  # of a pass, in its folder
 REFERENCE_MODULE = "tests.benchmarks.reference_module"
 AGREEMENT = 1e-4
 HALF_AGREEMENT = 0.1  # of the largest value; table `precision` of part `gpu` has what it is
@@ -242,7 +243,7 @@ def run_pass(given: InputTask, embedder: Any, folder: Path) -> dict[str, Any]:
         return embed_task(
             given.task,
             embedder,
-            folder / "embeddings.npy",
+            folder / EMBEDDINGS,
             folder / "embeddings.json",
             {"task_sha256": given.task.sha256},
         )

@@ -11,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from hear_mn.checkpoints import checkpoint
 from hear_mn.embedding import load_embedder
 from hear_mn.variants import parse_variant
@@ -139,6 +141,26 @@ def compare_throughput(
     )
     equality = f"test scores within {difference:.3f} (1 thread and {cores})"
     return Comparison(name, *seconds, equality, target)
+
+
+def products_bound(compared: Comparison, files: EmbeddedFiles, grid_points: int) -> str:
+    """Say how fast a runner with the stock runner's digits can be at best, by torch's profiler.
+
+    It has to make the same matrix products. What they take in ours is a bound where they run at the
+    machine's full rate, which part `limits` shows.
+    """
+    with torch.profiler.profile(acc_events=True) as profiler:
+        evaluate(files.embedded, grid_points=grid_points)
+    products = [
+        call.self_cpu_time_total / 1e6
+        for call in profiler.key_averages()
+        if call.key in ("aten::mm", "aten::addmm")
+    ]
+    bound = statistics.median(compared.stock) / sum(products)
+    return (
+        f"{compared.name}: {sum(products):.1f} s of ours are matrix products, which equal digits "
+        f"need: with nothing else, the ratio would be {bound:.2f}."
+    )
 
 
 def seeds_table(embedded: Any, device: str, grid_points: int, seeds: int = 5) -> str:

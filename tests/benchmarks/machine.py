@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 
 PRODUCT_SIZE = 2048
-DISK_BYTES = 512 << 20
+DISK_BYTES = 1 << 30
 
 
 def describe() -> str:
@@ -43,23 +44,32 @@ def matrix_product_rate(repetitions: int = 7) -> float:
     return PRODUCT_SIZE**3 / statistics.median(seconds)
 
 
-def disk_read_rate(folder: Path) -> float:
-    """Return the bytes a second at which a file under `folder` is read that no cache holds."""
+@dataclass(frozen=True)
+class DiskRates:
+    """Bytes a second to and from the disk that a folder is on."""
+
+    write: float
+    read: float
+
+
+def disk_rates(folder: Path) -> DiskRates:
+    """Write a file under `folder` to the disk, and read it when no cache holds it."""
     file = folder / "disk_rate"
-    block = os.urandom(1 << 20)
-    with file.open("wb") as written:
+    block = os.urandom(8 << 20)
+    started = time.perf_counter()
+    with file.open("wb", buffering=0) as written:
         for _ in range(DISK_BYTES // len(block)):
             written.write(block)
-        written.flush()
-        os.fsync(written.fileno())
+        os.fdatasync(written.fileno())
+        writing = time.perf_counter() - started
         os.posix_fadvise(written.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     started = time.perf_counter()
     with file.open("rb", buffering=0) as read:
-        while read.read(8 << 20):
+        while read.read(len(block)):
             pass
-    seconds = time.perf_counter() - started
+    reading = time.perf_counter() - started
     file.unlink()
-    return DISK_BYTES / seconds
+    return DiskRates(DISK_BYTES / writing, DISK_BYTES / reading)
 
 
 def apart(function: Callable[..., Any], *arguments: Any) -> tuple[Any, int]:
