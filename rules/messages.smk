@@ -1,11 +1,11 @@
-"""Before, during and after a run: check the cluster, tell people how it goes, sum up."""
+"""Before, during and after a run: check scratch and cluster, tell people how it goes, sum up."""
 
 import json
 
 from snakemake.logging import logger
 
 from workflow_scripts.hear2021.evaluation.results import test_score
-from workflow_scripts.hear2021.run import progress, site, unfinished
+from workflow_scripts.hear2021.run import progress, scratch, site, unfinished
 from workflow_scripts.hear2021.run.packs import forget_kept_scores
 
 RESULTS = Path("results")
@@ -66,7 +66,11 @@ def ancestors(job):
 
 
 def begin():
-    """Check the cluster and start telling how the run goes."""
+    """Check the scratch folder and the cluster, and start telling how the run goes."""
+    try:
+        scratch.take(SCRATCH, Path.cwd())
+    except ConfigurationError as error:
+        raise WorkflowError(str(error))
     jobs = [job for job in workflow.dag.needrun_jobs() if not job.is_norun]
     settings = slurm_settings()
     running = None
