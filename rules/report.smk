@@ -133,7 +133,7 @@ rule claims:
 
 
 rule estimate:
-    """Say what the run will download, keep on disk and ask of GPUs, before it starts."""
+    """Say what the run will download, keep on disk and compute, before it starts."""
     log:
         "results/logs/estimate.log",
     localrule: True
@@ -146,11 +146,16 @@ rule estimate:
     params:
         variants=[variant.name for variant in RUN.variants],
         tasks=[row.task for row in RUN.tasks],
+        grid_points=RUN.grid_points,
+        seeds=RUN.seeds,
+        evaluation_device=RUN.evaluation_device,
         local_tasks=list(RUN.task_sources),
         local_weights=list(RUN.weights),
     message:
         "What the run will cost"
     shell:
         "python -m workflow_scripts.estimate --variants {params.variants} --tasks {params.tasks}"
+        " --grid-points {params.grid_points} --seeds {params.seeds}"
+        " --evaluation-device {params.evaluation_device}"
         " --local-tasks {params.local_tasks} --local-weights {params.local_weights}"
         " --log {log} && cat {log}"

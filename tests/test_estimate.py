@@ -19,8 +19,11 @@ RUN = read_run(FILES[1])
 VARIANTS = [parse_variant(name) for name in ("mn04_as_e1", "mn04_as_e1_l")]
 
 
-def by_name(*arguments):
-    return {row.name: row for row in estimate_run(*arguments)}
+PROTOCOL = {"grid_points": 8, "seeds": 1, "evaluation_device": "cpu"}
+
+
+def by_name(variants, tasks, **changes):
+    return {row.name: row for row in estimate_run(variants, tasks, **PROTOCOL | changes)}
 
 
 def test_the_download_is_the_weights_and_the_archives():
@@ -32,7 +35,7 @@ def test_the_download_is_the_weights_and_the_archives():
 
 
 def test_what_is_on_this_machine_already_is_not_downloaded():
-    estimates = by_name(VARIANTS, [ESC50], [ESC50.task], ["mn04_as"])
+    estimates = by_name(VARIANTS, [ESC50], local_tasks=[ESC50.task], local_weights=["mn04_as"])
     assert estimates["mn04_as"].download == estimates[ESC50.task].download == 0.0
 
 
@@ -52,7 +55,7 @@ def test_a_task_of_timestamps_has_twenty_embeddings_a_second():
 
 
 def test_the_study_takes_the_disk_that_the_documents_say():
-    estimates = estimate_run(RUN.variants, RUN.tasks)
+    estimates = estimate_run(RUN.variants, RUN.tasks, **PROTOCOL | {"evaluation_device": "gpu"})
     sizes = {
         name: sum(getattr(row, name) for row in estimates) / 1e9
         for name in ("download", "audio", "embeddings")
@@ -61,7 +64,20 @@ def test_the_study_takes_the_disk_that_the_documents_say():
     text = as_text(estimates)
     assert "Disk in all: 316.6 GB" in text
     (total,) = (line.split() for line in text.splitlines() if line.startswith("in all"))
-    assert total[2:] == ["133.20", "104.00", "79.44", "11.48"]
+    assert total[2:6] == ["133.20", "104.00", "79.44", "11.48"]
+
+
+def test_hours_of_evaluations_are_where_the_run_evaluates():
+    short = dataclasses.replace(ESC50, clips=100, folds=5)
+    products = 3 * (911 + 1024) * 1024 * 200 * (8 + 4)
+    (_, on_core, _), (_, on_core_too, on_gpu) = (
+        estimate_run(VARIANTS[1:], [short, ESC50], **PROTOCOL | {"evaluation_device": device})
+        for device in ("cpu", "gpu")
+    )
+    assert on_core == on_core_too
+    assert on_core.evaluation_core_hours == pytest.approx(products * 100 / 20e9 / 3600)
+    assert on_gpu.evaluation_gpu_hours == pytest.approx(products * 2000 / 1e12 / 3600)
+    assert on_core.evaluation_gpu_hours == on_gpu.evaluation_core_hours == 0
 
 
 @pytest.mark.parametrize(
@@ -105,10 +121,10 @@ def test_a_job_gets_more_time_at_each_attempt(limit):
 
 
 def test_an_evaluation_gets_time_for_its_grid_points_folds_and_seeds():
-    assert resources.trainings(ESC50, RUN) == 8 + 4
-    assert resources.trainings(ESC50, dataclasses.replace(RUN, seeds=5)) == 5 * (8 + 4)
+    assert resources.trainings(ESC50, grid_points=8, seeds=1) == 8 + 4
+    assert resources.trainings(ESC50, grid_points=8, seeds=5) == 5 * (8 + 4)
     single_split = task_table()["fsd50k-v1.0-full"]
-    assert resources.trainings(single_split, dataclasses.replace(RUN, grid_points=4)) == 4
+    assert resources.trainings(single_split, grid_points=4, seeds=1) == 4
 
 
 @pytest.mark.parametrize("memory", [resources.embed_memory, resources.evaluate_memory])

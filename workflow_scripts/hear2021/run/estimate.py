@@ -1,13 +1,14 @@
-"""What a run will cost before it starts: download, disk and GPU hours, from the tables alone."""
+"""What a run will cost before it starts: download, disk and hours, from the tables alone."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 
 from hear_mn.checkpoints import checkpoint
 from hear_mn.variants import Variant
 from workflow_scripts.hear2021.embedding.planning import embedding_files, features_of
 from workflow_scripts.hear2021.run import resources
 from workflow_scripts.hear2021.run.configuration import TaskRow
+from workflow_scripts.hear2021.run.packs import is_short
 
 PUBLISHED_RATE = 48_000
 BYTES_PER_SAMPLE = 2
@@ -23,12 +24,18 @@ class Estimate:
     download: float = 0.0
     audio: float = 0.0
     embeddings: float = 0.0
-    gpu_hours: float = 0.0
+    embedding_gpu_hours: float = 0.0
+    evaluation_gpu_hours: float = 0.0
+    evaluation_core_hours: float = 0.0
 
 
 def estimate_run(
     variants: Sequence[Variant],
     tasks: Iterable[TaskRow],
+    *,
+    grid_points: int,
+    seeds: int,
+    evaluation_device: str,
     local_tasks: Iterable[str] = (),
     local_weights: Iterable[str] = (),
 ) -> list[Estimate]:
@@ -40,12 +47,28 @@ def estimate_run(
     Args:
         variants: the variants of the run.
         tasks: its tasks.
+        grid_points: its grid points.
+        seeds: its seeds.
+        evaluation_device: where it evaluates tasks that are not short, "cpu" or "gpu".
         local_tasks: tasks whose archive is on this machine.
         local_weights: checkpoints whose weights are.
     """
     names = sorted({variant.checkpoint for variant in variants})
     weights = [Estimate(name, download=_weights_size(name, local_weights)) for name in names]
-    return weights + [_task(row, variants, names, row.task in set(local_tasks)) for row in tasks]
+    estimates = weights
+    for row in tasks:
+        multiply_adds = sum(
+            resources.evaluation_multiply_adds(variant.name, row, grid_points, seeds)
+            for variant in variants
+        )
+        estimate = _until_embedded(row, variants, names, row.task in set(local_tasks))
+        if evaluation_device == "gpu" and not is_short(row):
+            hours = multiply_adds / resources.GPU_EVALUATION_MULTIPLY_ADDS_PER_SECOND / 3600
+            estimates.append(replace(estimate, evaluation_gpu_hours=hours))
+        else:
+            hours = multiply_adds / resources.EVALUATION_MULTIPLY_ADDS_PER_SECOND / 3600
+            estimates.append(replace(estimate, evaluation_core_hours=hours))
+    return estimates
 
 
 def _weights_size(name: str, local: Iterable[str]) -> float:
@@ -55,7 +78,7 @@ def _weights_size(name: str, local: Iterable[str]) -> float:
     return row.size or (row.parameters or 0) * BYTES_PER_VALUE
 
 
-def _task(
+def _until_embedded(
     row: TaskRow, variants: Sequence[Variant], checkpoints: Sequence[str], local: bool
 ) -> Estimate:
     seconds = (row.hours or resources.UNKNOWN_HOURS) * 3600
@@ -69,7 +92,7 @@ def _task(
             _values(name, variants) * resources.embedding_rows(row) * BYTES_PER_VALUE
             for name in checkpoints
         ),
-        gpu_hours=sum(resources.embed_seconds(row, name) for name in checkpoints) / 3600,
+        embedding_gpu_hours=sum(resources.embed_seconds(row, name) for name in checkpoints) / 3600,
     )
 
 
@@ -85,25 +108,26 @@ def _values(name: str, variants: Sequence[Variant]) -> int:
 
 def as_text(estimates: Sequence[Estimate]) -> str:
     """Return the estimates as a table with their sum; sizes in GB of 10^9 bytes."""
-    columns = ("download", "audio", "embeddings", "gpu_hours")
-    total = Estimate("in all", *(sum(getattr(row, name) for row in estimates) for name in columns))
-    lines = [
-        f"{'':36}{'download GB':>12}{'audio GB':>10}{'embeddings GB':>15}{'to embed GPU h':>16}"
-    ]
-    lines += [
-        f"{row.name:36}{row.download / 1e9:12.2f}{row.audio / 1e9:10.2f}"
-        f"{row.embeddings / 1e9:15.2f}{row.gpu_hours:16.2f}"
-        for row in [*estimates, total]
-    ]
+    sums = (sum(column) for column in list(zip(*map(astuple, estimates), strict=True))[1:])
+    total = Estimate("in all", *sums)
+    heads = [("download", "audio", "embeddings", "embedding", "evaluation", "evaluation")]
+    heads += [("GB", "GB", "GB", "GPU h", "GPU h", "core h")]
+    lines = [" " * 36 + "".join(f"{head:>12}" for head in row) for row in heads]
+    for row in [*estimates, total]:
+        _, download, audio, embeddings, *hours = astuple(row)
+        numbers = [*(size / 1e9 for size in (download, audio, embeddings)), *hours]
+        lines.append(f"{row.name:36}" + "".join(f"{number:12.2f}" for number in numbers))
     disk = total.download + total.audio + total.embeddings
     lines += [
         "",
         f"Disk in all: {disk / 1e9:.1f} GB. Archives can be deleted once prepared, audio once",
         "embedded, embeddings once evaluated; scores and figures take a few MB. To add a variant",
         "to a checkpoint without embeddings, all its variants are embedded and evaluated again.",
-        "GPU hours are an upper bound for embedding: "
-        f"{resources.GPU_MULTIPLY_ADDS_PER_SECOND / 1e12:g}e12 multiply-adds a second and",
-        f"{resources.CLIPS_PER_SECOND} clips a second, whichever GPU. Evaluations on a GPU",
-        "(evaluation_device: gpu) come on top, for the study three times that.",
+        "Hours are upper bounds, whichever the machine, by multiply-adds a second (T = 1e12):",
+        f"{resources.GPU_MULTIPLY_ADDS_PER_SECOND / 1e12:g} T, and {resources.CLIPS_PER_SECOND} "
+        "clips a second, to embed; to evaluate, "
+        f"{resources.GPU_EVALUATION_MULTIPLY_ADDS_PER_SECOND / 1e12:g} T on a GPU and "
+        f"{resources.EVALUATION_MULTIPLY_ADDS_PER_SECOND / 1e12:g} T",
+        f"on a core, with {resources.EPOCHS} epochs a training.",
     ]
     return "\n".join(lines) + "\n"

@@ -89,17 +89,15 @@ def embed_memory(wildcards: Any, attempt: int) -> int:
     return BASE_MEMORY_MB * (1 + attempt)
 
 
-def trainings(task: TaskRow, run: Run) -> int:
+def trainings(task: TaskRow, grid_points: int, seeds: int) -> int:
     """Return how many classifiers an evaluation trains: the grid, then the best on each fold."""
-    return run.seeds * (run.grid_points + (task.folds or 1) - 1)
+    return seeds * (grid_points + (task.folds or 1) - 1)
 
 
-def evaluation_multiply_adds(wildcards: Any, run: Run) -> float:
+def evaluation_multiply_adds(variant: str, task: TaskRow, grid_points: int, seeds: int) -> float:
     """Return about how many multiply-adds the trainings of one variant on one task take."""
-    task = task_table()[wildcards.task]
-    size = embedding_size(wildcards.variant)
-    one = 3 * embedding_rows(task) * (size + HIDDEN) * HIDDEN * EPOCHS
-    return one * trainings(task, run)
+    one = 3 * embedding_rows(task) * (embedding_size(variant) + HIDDEN) * HIDDEN * EPOCHS
+    return one * trainings(task, grid_points, seeds)
 
 
 def evaluate_minutes(run: Run) -> Minutes:
@@ -114,7 +112,11 @@ def evaluate_on_gpu_minutes(run: Run) -> Minutes:
 
 def _evaluation_minutes(run: Run, multiply_adds_per_second: float) -> Minutes:
     def minutes(wildcards: Any, attempt: int) -> int:
-        seconds = evaluation_multiply_adds(wildcards, run) / multiply_adds_per_second
+        task = task_table()[wildcards.task]
+        multiply_adds = evaluation_multiply_adds(
+            wildcards.variant, task, run.grid_points, run.seeds
+        )
+        seconds = multiply_adds / multiply_adds_per_second
         return math.ceil((START_UP_MINUTES + seconds / 60) * attempt)
 
     return minutes
