@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +26,6 @@ from requests.adapters import HTTPAdapter
 from tqdm import tqdm
 
 from hear_mn.whole import write_json_whole
-
-ZENODO = "https://zenodo.org"
 
 ATTEMPTS = 5  # without a byte gained
 BACKOFF_SECONDS = 1.0
@@ -86,7 +84,6 @@ def fetch(
     md5: str | None = None,
     sha256: str | None = None,
     git_blob_sha1: str | None = None,
-    progress: bool = True,
 ) -> Path:
     """Fetch `url` to `target`, unless the right file is there already.
 
@@ -102,7 +99,6 @@ def fetch(
         sha256: hexadecimal.
         git_blob_sha1: hexadecimal, over b"blob <size>\\0" and the content, as git names a file.
             Where no hash is given, the sha256 first seen of this URL is recorded and held to.
-        progress: whether to show a bar with the time left.
 
     Returns:
         `target`.
@@ -127,55 +123,40 @@ def fetch(
                     f"{target} is not the file expected: {wrong}. Delete it to fetch it again"
                 )
         else:
-            found = _fetch_missing(url, target, expected, progress)
+            found = _fetch_missing(url, target, expected)
         _record(target, found, url)
     return target
 
 
-@dataclass(frozen=True)
-class ListedFile:
-    """A file of a Zenodo record, as the record lists it."""
+def fetch_json(url: str, kept: Path, parse: Callable[[Any], Any]) -> Any:
+    """Return what `parse` makes of the JSON at `url`, asked for once and kept.
 
-    name: str
-    size: int
-    md5: str
-    url: str
-
-
-def zenodo_listing(record: str, cache: Path, *, base: str = ZENODO) -> dict[str, ListedFile]:
-    """Return the files of a Zenodo record by name; asked of Zenodo once and kept in `cache`.
+    Args:
+        url: http or https.
+        kept: where the result is kept, as JSON.
+        parse: raises KeyError, TypeError or ValueError for what is not the answer wanted.
 
     Raises:
-        DownloadError: if Zenodo does not answer or answers with something else.
+        DownloadError: if the server does not answer, or answers with something else.
     """
-    kept = cache / f"zenodo-{record}.json"
-    cache.mkdir(parents=True, exist_ok=True)
+    kept.parent.mkdir(parents=True, exist_ok=True)
     with _one_process(kept):
         if not kept.exists():
-            url = f"{base}/api/records/{record}"
             try:
                 with _session() as session, _answer(session, url, kept, {}) as response:
-                    files = [
-                        {
-                            "name": file["key"],
-                            "size": int(file["size"]),
-                            "md5": file["checksum"].removeprefix("md5:"),
-                            "url": f"{base}/records/{record}/files/{file['key']}",
-                        }
-                        for file in json.loads(response.content)["files"]
-                    ]
+                    content = parse(json.loads(response.content))
             except (requests.RequestException, _BrokenOffError) as error:
                 raise DownloadError(
-                    f"{url} could not be asked for its files ({error}). Run again later, or first "
-                    f"where there is internet"
+                    f"{url} could not be asked ({error}). Run again later, or first where there is "
+                    f"internet"
                 ) from error
             except (KeyError, TypeError, ValueError) as error:
                 raise DownloadError(
-                    f"{url} did not answer with a record's list of files ({error!r}); look at it "
-                    f"in a browser and try again later"
+                    f"{url} did not answer with what is expected there ({error!r}); look at it in "
+                    f"a browser and try again later"
                 ) from error
-            write_json_whole(kept, files)
-    return {file["name"]: ListedFile(**file) for file in json.loads(kept.read_text())}
+            write_json_whole(kept, content)
+    return json.loads(kept.read_text())
 
 
 def file_hashes(path: Path, names: set[str]) -> dict[str, str]:
@@ -250,11 +231,11 @@ def _record(target: Path, found: dict[str, Any], url: str) -> None:
     write_json_whole(_beside(target, VERIFIED), content)
 
 
-def _fetch_missing(url: str, target: Path, expected: Expected, progress: bool) -> dict[str, Any]:
+def _fetch_missing(url: str, target: Path, expected: Expected) -> dict[str, Any]:
     part = _beside(target, PART)
     resumed = part.exists()
     while True:
-        _download(url, target, expected, progress)
+        _download(url, target, expected)
         found = _measure(part, expected)
         wrong = expected.contradiction(found)
         if not wrong:
@@ -272,14 +253,14 @@ def _fetch_missing(url: str, target: Path, expected: Expected, progress: bool) -
     return found
 
 
-def _download(url: str, target: Path, expected: Expected, progress: bool) -> None:
+def _download(url: str, target: Path, expected: Expected) -> None:
     """Fill the file aside to its end, through breaks of the connection."""
     part = _beside(target, PART)
     furthest, failures = _size(part), 0
     with _session() as session:
         while expected.size is None or _size(part) != expected.size:
             try:
-                _transfer(session, url, target, expected, progress)
+                _transfer(session, url, target, expected)
                 return
             except requests.exceptions.RetryError as error:  # busy however often it was asked
                 raise DownloadError(_cannot_reach(url, target, error)) from error
@@ -295,9 +276,7 @@ def _download(url: str, target: Path, expected: Expected, progress: bool) -> Non
                 raise
 
 
-def _transfer(
-    session: requests.Session, url: str, target: Path, expected: Expected, progress: bool
-) -> None:
+def _transfer(session: requests.Session, url: str, target: Path, expected: Expected) -> None:
     part = _beside(target, PART)
     headers = _resume_headers(part, expected)
     with _answer(session, url, target, headers) as response:
@@ -329,7 +308,6 @@ def _transfer(
                 unit="B",
                 unit_scale=True,
                 mininterval=1,
-                disable=not progress,
             ) as bar,
         ):
             file.seek(start)

@@ -22,7 +22,7 @@ from workflow_scripts.hear2021.run.configuration import (
 from workflow_scripts.hear2021.run.interpreter import prefer_this_python
 from workflow_scripts.hear2021.run.packs import is_short, pack_of
 from workflow_scripts.hear2021.run.site import read_site
-from workflow_scripts.hear2021.tasks.sources import fingerprint, module_fingerprint
+from workflow_scripts.hear2021.run.fingerprints import fingerprint, module_fingerprint
 
 prefer_this_python()
 

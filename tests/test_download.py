@@ -1,6 +1,5 @@
 """Downloads from a server on the loopback that misbehaves in the ways servers do."""
 
-import contextlib
 import hashlib
 import json
 import multiprocessing
@@ -19,15 +18,12 @@ import pytest
 from filelock import FileLock
 
 from hear_mn import download
-from hear_mn.download import DownloadError, fetch, zenodo_listing
+from hear_mn.download import DownloadError, fetch
 from tests.conftest import needs_shared
 from workflow_scripts.hear2021.run.configuration import task_table
-from workflow_scripts.hear2021.tasks.sources import (
-    SourceError,
-    fingerprint,
-    local_source,
-    published_source,
-)
+from workflow_scripts.hear2021.run.fingerprints import fingerprint
+from workflow_scripts.hear2021.tasks.sources import SourceError, local_source, published_source
+from workflow_scripts.hear2021.tasks.zenodo import zenodo_listing
 
 CONTENT = bytes(range(256)) * 2000  # 512000 bytes: several chunks
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -184,7 +180,7 @@ def test_a_killed_download_is_taken_up_by_the_next_call(server, target):
 
 def _fetch_and_be_killed(url: str, target: Path) -> None:
     download.time.sleep = lambda _: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
-    fetch(url, target, progress=False)
+    fetch(url, target)
 
 
 def test_a_file_that_changed_during_a_break_is_fetched_from_the_start(server, target):
@@ -393,7 +389,6 @@ def test_a_zenodo_record_is_asked_once_for_its_files(server, tmp_path):
         listing = zenodo_listing("6332517", tmp_path, base=url)
     esc50 = listing["hear2021-esc50-v2.0.0-full-48000.tar.gz"]
     assert (esc50.size, esc50.md5) == (3, "abc")
-    assert esc50.url == f"{url}/records/6332517/files/hear2021-esc50-v2.0.0-full-48000.tar.gz"
     assert len(listing) == 2
     assert behaviour.requests["/api/records/6332517"] == 1
 
@@ -402,7 +397,7 @@ def test_a_zenodo_record_is_asked_once_for_its_files(server, tmp_path):
 def test_what_is_no_record_is_not_kept(server, tmp_path, answer):
     url, behaviour = server
     behaviour.files["/api/records/6332517"] = answer
-    with pytest.raises(DownloadError, match="did not answer with a record's list of files"):
+    with pytest.raises(DownloadError, match="did not answer with what is expected"):
         zenodo_listing("6332517", tmp_path, base=url)
     assert not list(tmp_path.glob("*.json"))
 
@@ -425,13 +420,8 @@ def test_real_files_arrive_through_cuts_and_refusals(server, target, shared, pat
     assert target.read_bytes() == content
 
 
-def test_no_bar_is_shown_when_none_is_wanted(server, target, capfd):
+def test_a_bar_shows_how_far_a_transfer_is(server, target, capfd):
     url, _ = server
-    fetch(f"{url}/file", target, progress=False)
-    assert capfd.readouterr().err == ""
-    target.unlink()
-    with contextlib.suppress(FileNotFoundError):
-        target.with_name("file.verified.json").unlink()
     fetch(f"{url}/file", target)
     assert "file: 100%" in capfd.readouterr().err
 

@@ -20,8 +20,8 @@ from filelock import FileLock
 
 from tests.conftest import REPOSITORY, needs_shared
 from workflow_scripts.hear2021.run.configuration import task_table
-from workflow_scripts.hear2021.tasks import prepare
-from workflow_scripts.hear2021.tasks.prepare import AudioError, prepare_task, resample
+from workflow_scripts.hear2021.tasks.audio_spool import WavError, resample
+from workflow_scripts.hear2021.tasks.prepare import prepare_task
 from workflow_scripts.hear2021.tasks.task import Task, TaskError
 
 TASK = "birds-v1"
@@ -157,7 +157,7 @@ def test_without_it_the_highest_rate_is_taken(tmp_path, out, rates):
 def test_resampling_keeps_a_tone_and_its_length(rate):
     time = np.arange(rate) / rate
     tone = np.rint(20000 * np.sin(2 * np.pi * 1000 * time)).astype(np.int16)
-    resampled = prepare.resample(tone, rate, 32000)
+    resampled = resample(tone, rate, 32000)
     assert resampled.dtype == np.int16
     assert len(resampled) == 32000
     expected = 20000 * np.sin(2 * np.pi * 1000 * np.arange(32000) / 32000)
@@ -167,7 +167,7 @@ def test_resampling_keeps_a_tone_and_its_length(rate):
 
 def test_resampling_clips_what_overshoots():
     square = np.where(np.arange(4410) // 49 % 2, 32767, -32768).astype(np.int16)
-    resampled = prepare.resample(square, 44100, 32000)
+    resampled = resample(square, 44100, 32000)
     assert (resampled.max(), resampled.min()) == (32767, -32768)
     assert np.sign(resampled[1000]) == np.sign(
         square[round(1000 * 44100 / 32000)]
@@ -372,7 +372,7 @@ def test_a_folder_may_have_its_audio_elsewhere_behind_a_link(tmp_path, out):
 
 
 def test_a_clip_of_which_resampling_leaves_nothing_is_refused():
-    with pytest.raises(AudioError, match="has 1 samples at 48000 Hz and none at 16000 Hz"):
+    with pytest.raises(WavError, match="has 1 samples at 48000 Hz and none at 16000 Hz"):
         resample(np.ones(1, dtype=np.int16), 48000, 16000)
 
 

@@ -7,14 +7,8 @@ import numpy as np
 import pytest
 
 from workflow_scripts.hear2021.run.configuration import task_table
-from workflow_scripts.hear2021.tasks.task import (
-    Clip,
-    Task,
-    TaskError,
-    read_metadata,
-    read_split,
-    read_vocabulary,
-)
+from workflow_scripts.hear2021.tasks.hear_layout import read_metadata, read_split, read_vocabulary
+from workflow_scripts.hear2021.tasks.task import Clip, Task, TaskError
 
 SCENE = {
     "task_name": "birds",

@@ -24,8 +24,8 @@ from workflow_scripts.hear2021.run.devices import (
     keep_freed_memory,
     memory_and_device,
 )
+from workflow_scripts.hear2021.run.fetched import not_here
 from workflow_scripts.hear2021.run.packs import forget_scores_of
-from workflow_scripts.hear2021.tasks.sources import not_here
 from workflow_scripts.hear2021.tasks.task import Task
 
 

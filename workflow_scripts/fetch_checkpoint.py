@@ -10,7 +10,7 @@ from hear_mn.checkpoints import checkpoint as checkpoint_row
 from hear_mn.download import file_hashes
 from hear_mn.whole import write_json_whole
 from workflow_scripts.command_line import command_line
-from workflow_scripts.hear2021.tasks.sources import module_fingerprint
+from workflow_scripts.hear2021.run.fingerprints import module_fingerprint
 
 
 def fetch_checkpoint(checkpoint: str, local: str, output: Path) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from workflow_scripts.command_line import command_line
 from workflow_scripts.hear2021.run.configuration import task_table
+from workflow_scripts.hear2021.run.fetched import not_here
 from workflow_scripts.hear2021.tasks.prepare import prepare_task as prepare
-from workflow_scripts.hear2021.tasks.sources import not_here
 from workflow_scripts.hear2021.tasks.task import TaskError
 
 

@@ -19,7 +19,8 @@ import numpy as np
 import soundfile
 
 from hear_mn.whole import name_aside
-from workflow_scripts.hear2021.tasks.task import METADATA_FILE, VOCABULARY_FILE, Event
+from workflow_scripts.hear2021.tasks.hear_layout import METADATA_FILE, VOCABULARY_FILE
+from workflow_scripts.hear2021.tasks.task import Event
 
 Random = np.random.Generator
 Labels = list[str]

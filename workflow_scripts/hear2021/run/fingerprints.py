@@ -1,0 +1,62 @@
+"""Whether files of one's own have changed: archives, folders, weights, Python modules.
+
+Light on purpose, like `configuration`: the Snakefile asks for fingerprints.
+"""
+
+import hashlib
+import importlib.util
+import os
+from pathlib import Path
+
+ENDS = 1 << 20
+
+
+def fingerprint(path: Path | str) -> str:
+    """Return a hash that tells whether a file or folder has changed, without reading all of it.
+
+    Of a file: its size and its first and last MiB (the trailers of gzip and zip hold checksums).
+    Of a folder: the names and sizes of its files and the content of those that end in .json or
+    .csv.
+    """
+    path = Path(path)
+    digest = hashlib.sha256()
+    if path.is_dir():
+        for file in files_below(path):
+            digest.update(f"{file.relative_to(path)}\0{file.stat().st_size}\0".encode())
+            if file.suffix in {".json", ".csv"}:
+                digest.update(file.read_bytes())
+    else:
+        size = path.stat().st_size
+        digest.update(f"{size}\0".encode())
+        with path.open("rb") as content:
+            digest.update(content.read(ENDS))
+            content.seek(max(content.tell(), size - ENDS))
+            digest.update(content.read(ENDS))
+    return digest.hexdigest()
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Return the files in a folder, those of linked folders included, in one order everywhere."""
+    return sorted(
+        Path(parent, name)
+        for parent, _, names in os.walk(folder, followlinks=True)
+        for name in names
+        if Path(parent, name).is_file()
+    )
+
+
+def module_fingerprint(module: str) -> str:
+    """Return a hash of the Python files of an importable module; nothing if it is not here.
+
+    All files of its top-level package count, for any may be imported. What a module that is a
+    single file imports does not count. Nothing is imported.
+    """
+    spec = importlib.util.find_spec(module.partition(".")[0])
+    if spec is None:
+        return ""
+    digest = hashlib.sha256()
+    for place in map(Path, spec.submodule_search_locations or [str(spec.origin)]):
+        for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+            content = file.read_bytes()
+            digest.update(f"{file.relative_to(place)}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()
