@@ -6,10 +6,9 @@ Light on purpose, since the Snakefile reads it: no pandas, no matplotlib.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 from hear_mn.variants import UnknownVariant, parse_variant
-from workflow_scripts.hear2021.run.configuration import ConfigurationError, check, table_lines
+from workflow_scripts.hear2021.run.configuration import ConfigurationError, table_lines, table_rows
 
 OWN = "own"
 
@@ -34,9 +33,7 @@ def figure_table() -> dict[str, FigureRow]:
         ConfigurationError: naming the line, the column and what is allowed there.
     """
     figures: dict[str, FigureRow] = {}
-    for where, cells in table_lines("figures", "figure"):
-        row: dict[str, Any] = {**cells, "models": cells["models"].split(";")}
-        check(row, "figures", where)
+    for where, row in table_rows("figures", "figure"):
         for model in row["models"]:
             _refuse_unknown(model, where)
         figures[row["figure"]] = FigureRow(**{**row, "models": tuple(row["models"])})

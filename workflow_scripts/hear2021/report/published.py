@@ -15,26 +15,10 @@ import pandas as pd
 from workflow_scripts.hear2021.run.configuration import (
     CONFIG,
     ConfigurationError,
-    check,
-    table_lines,
+    table_rows,
 )
 
 CHALLENGE = "HEAR 2021"
-
-_NUMBERS = {
-    "score": float,
-    "normalised": float,
-    "tolerance": float,
-    "low_outlier": float,
-    "low_whisker": float,
-    "q1": float,
-    "median": float,
-    "q3": float,
-    "high_whisker": float,
-    "mean_percent": float,
-    "tasks": int,
-    "parameters": int,
-}
 
 
 @dataclass(frozen=True)
@@ -177,20 +161,7 @@ def _complete(scores: pd.DataFrame, maxima: dict[str, float]) -> pd.DataFrame:
 
 
 def _rows(folder: Path, table: str, *keys: str | tuple[str, ...]) -> list[dict[str, Any]]:
-    rows = []
-    for where, cells in table_lines(table, *keys, folder=folder):
-        rows.append({name: _typed(where, name, cell) for name, cell in cells.items()})
-        check(rows[-1], table, where)
-    return rows
-
-
-def _typed(where: str, key: str, cell: str) -> Any:
-    if key not in _NUMBERS:
-        return cell
-    try:
-        return _NUMBERS[key](cell) if cell else None
-    except ValueError as error:
-        raise ConfigurationError(f"{where}, {key}: {cell!r} is not a number") from error
+    return [row for _, row in table_rows(table, *keys, folder=folder)]
 
 
 def _refuse_inconsistencies(published: Published, folder: Path) -> None:

@@ -121,12 +121,7 @@ def _explain(error: ValidationError) -> str:
 def task_table() -> dict[str, TaskRow]:
     """Return config/tasks.csv by task, in its order, which is the order of the figures."""
     rows: dict[str, TaskRow] = {}
-    for where, cells in table_lines("tasks", "task", "display_name"):
-        try:
-            row = {key: _typed(key, value) for key, value in cells.items()}
-        except ValueError as error:
-            raise ConfigurationError(f"{where} cannot be used: {error}") from error
-        check(row, "tasks", where)
+    for _, row in table_rows("tasks", "task", "display_name"):
         rows[row["task"]] = TaskRow(**row)
     published = {row.leaderboard_column for row in rows.values() if row.benchmark == "hear2021"}
     first_of: dict[str, TaskRow] = {}
@@ -144,6 +139,44 @@ def task_table() -> dict[str, TaskRow]:
                 f"its leaderboard_column {task.leaderboard_column!r}; leave the cell empty"
             )
     return rows
+
+
+def table_rows(
+    table: str, *keys: str | tuple[str, ...], folder: Path | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield where each line of a table is, and its cells as what the table's schema says they are.
+
+    An empty number is None; an array's items have semicolons between them in the cell.
+
+    Args:
+        table: its file is <table>.csv, its schema config/schemas/<table>.schema.yaml.
+        keys: columns, or columns together, in which no two lines are equal.
+        folder: that the table is in; by default config/.
+
+    Raises:
+        ConfigurationError: as `table_lines` and `check`; for a cell that is no number, naming it.
+    """
+    definition: Any = _validator(table).schema
+    for where, cells in table_lines(table, *keys, folder=folder):
+        row = {}
+        for column, cell in cells.items():
+            kinds = definition["properties"].get(column, {}).get("type", "string")
+            try:
+                row[column] = _typed(cell, kinds)
+            except ValueError as error:
+                raise ConfigurationError(f"{where}, {column}: {cell!r} is not a number") from error
+        check(row, table, where)
+        yield where, row
+
+
+def _typed(cell: str, kinds: str | list[str]) -> Any:
+    """Return a cell as one of the types of JSON Schema."""
+    if "array" in kinds:
+        return cell.split(";")
+    for kind, number in (("integer", int), ("number", float)):
+        if kind in kinds:
+            return number(cell) if cell else None
+    return cell
 
 
 def table_lines(
@@ -204,22 +237,13 @@ def complete_columns(rows: Iterable[TaskRow]) -> set[str]:
 def _check_checkpoints() -> None:
     """Check config/checkpoints.csv, which `hear_mn` reads, before it is read."""
     urls: dict[str, str] = {}
-    for where, cells in table_lines("checkpoints", "checkpoint"):
-        check(cells, "checkpoints", where)
+    for where, cells in table_rows("checkpoints", "checkpoint"):
         file, url = cells.get("file", ""), cells.get("url", "")
         if file and urls.setdefault(file, url) != url:
             raise ConfigurationError(
                 f"{where}: the file {file!r} is another row's, of another url; give it a name of "
                 f"its own in the cache"
             )
-
-
-def _typed(key: str, value: str) -> Any:
-    if key in {"folds", "clips", "labels", "size"}:
-        return int(value) if value else None
-    if key in {"sample_duration", "hours"}:
-        return float(value) if value else None
-    return value
 
 
 def read_run(config: Mapping[str, Any]) -> Run:
@@ -230,8 +254,7 @@ def read_run(config: Mapping[str, Any]) -> Run:
     """
     check(dict(config), "config", "The configuration (config/*.yaml, --configfile, --config)")
     _check_checkpoints()
-    for where, cells in table_lines("variants", "variant"):
-        check(cells, "variants", where)
+    list(table_rows("variants", "variant"))  # checked before hear_mn reads it
     table = task_table()
     settings = {**_defaults("config"), **config}
     variants = _variants(settings["variants"])
