@@ -48,10 +48,10 @@ BLOCKS = (
 )
 
 
-def make_divisible(channels: float, divisor: int = 8) -> int:
-    """Round to the nearest multiple of `divisor` that is at least 90 % of `channels`."""
-    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * channels else rounded
+def make_divisible(channels: float) -> int:
+    """Round to the nearest multiple of 8 that is at least 90 % of `channels`."""
+    rounded = max(8, int(channels + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
 def widened(channels: int, width: float) -> int:

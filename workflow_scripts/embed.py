@@ -71,7 +71,7 @@ def embed(
             precision=precision,
         )
         identity = {
-            "stage": versions.EMBED,
+            "stage_version": versions.EMBED,
             "checkpoint": checkpoint,
             "weights_sha256": found["sha256"],
             "module_version": found.get("version"),

@@ -59,7 +59,7 @@ def evaluate(
         "variant": variant,
         "task": embedded.task.name,
         "embeddings": embedded.identity,
-        "stage": versions.EVALUATE,
+        "stage_version": versions.EVALUATE,
         "grid_points": grid_points,
         "seeds": seeds,
         "evaluation_device": device,

@@ -7,15 +7,13 @@ again: this order is the order of the training batches.
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 
 from workflow_scripts.hear2021.evaluation.events import Events, active_labels
-
-if TYPE_CHECKING:
-    from workflow_scripts.hear2021.tasks.task import Clip, Task
+from workflow_scripts.hear2021.tasks.task import Clip, Task
 
 CHECKED_ROWS = 8192
 FLOAT_BYTES = 4
@@ -30,7 +28,7 @@ class EmbeddedTask(Protocol):
         size: number of values of one embedding.
     """
 
-    task: "Task"
+    task: Task
 
     @property
     def size(self) -> int:
@@ -57,7 +55,7 @@ class PackedSplit:
         events: the true events, numbered as `clips`; without events for scene tasks.
     """
 
-    clips: "list[Clip]"
+    clips: list[Clip]
     start: int
     stop: int
     times_ms: list[np.ndarray]
@@ -77,7 +75,7 @@ class PackedTask:
         splits: by name.
     """
 
-    task: "Task"
+    task: Task
     rows: torch.Tensor
     active: torch.Tensor
     targets: torch.Tensor
@@ -125,7 +123,7 @@ def _joined(parts: list[torch.Tensor]) -> torch.Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def packed_clips(task: "Task") -> "dict[str, list[int]]":
+def packed_clips(task: Task) -> dict[str, list[int]]:
     """Return, for each split, the indices of its clips in heareval's packed order.
 
     One generator with seed 0 shuffles the splits in the order of the task's metadata
@@ -146,9 +144,9 @@ def pack(embedded: EmbeddedTask, device: torch.device | str = "cpu") -> PackedTa
     more than half of a GPU's free memory stays in the host's and goes to the GPU batch by batch.
 
     Raises:
-        ValueError: for a split without clips, rows that do not fit the clips, NaN or Inf, a label
-            outside the vocabulary, or not exactly one label a row in a multiclass task; names the
-            task, the split and, where there is one, the clip.
+        ValueError: for a split without clips, rows that do not fit the clips, NaN or Inf, or
+            not exactly one label a row in a multiclass task; names the task, the split and, where
+            there is one, the clip.
     """
     task = embedded.task
     order = packed_clips(task)
@@ -195,12 +193,12 @@ def _has_room(size: int, device: torch.device) -> bool:
     return size <= ROWS_SHARE * free
 
 
-def true_events(task: "Task", clips: "Sequence[Clip]") -> Events:
+def true_events(task: Task, clips: Sequence[Clip]) -> Events:
     """Return the true events of clips, numbered in the order given; none for scene tasks."""
     return Events.from_lists([clip.events for clip in clips], task.labels)
 
 
-def active_at_timestamps(task: "Task", clip: "Clip", times_ms: np.ndarray) -> np.ndarray:
+def active_at_timestamps(task: Task, clip: Clip, times_ms: np.ndarray) -> np.ndarray:
     """Return which labels are active at which timestamp of a clip, bool (n_timestamps, n_labels).
 
     Raises:
@@ -215,15 +213,12 @@ def active_at_timestamps(task: "Task", clip: "Clip", times_ms: np.ndarray) -> np
         raise ValueError(f"{where}: {error}") from error
 
 
-def _active(
-    task: "Task", split: str, clips: "list[Clip]", times_ms: list[np.ndarray]
-) -> np.ndarray:
+def _active(task: Task, split: str, clips: list[Clip], times_ms: list[np.ndarray]) -> np.ndarray:
     """Return the labels of each row of a split, bool (n_rows, n_labels)."""
     if not clips:
         raise ValueError(
             f"{task.name}, split {split}: no clips, and the protocol needs some in every split"
         )
-    _refuse_unknown_labels(task, clips)
     if task.embedding_type == "event":
         of_clips = [
             active_at_timestamps(task, clip, times)
@@ -239,19 +234,9 @@ def _active(
             if not (labels.sum(axis=1) == 1).all():
                 raise ValueError(
                     f"{task.name}, split {split}, clip {clip.name}: not exactly one label, as a "
-                    f"multiclass task needs"
+                    f"multiclass task needs; correct it in the task's archive or folder"
                 )
     return np.concatenate(of_clips)
-
-
-def _refuse_unknown_labels(task: "Task", clips: "Sequence[Clip]") -> None:
-    for clip in clips:
-        unknown = {*clip.labels, *(event["label"] for event in clip.events)} - set(task.labels)
-        if unknown:
-            raise ValueError(
-                f"{task.name}, split {clip.split}, clip {clip.name}: not in the label vocabulary: "
-                f"{', '.join(sorted(unknown))}"
-            )
 
 
 def _row_order(order: list[int], split: PackedSplit) -> np.ndarray:
@@ -262,7 +247,7 @@ def _row_order(order: list[int], split: PackedSplit) -> np.ndarray:
     return np.concatenate([np.arange(first[i], first[i] + in_task_order[i]) for i in order])
 
 
-def _refuse_non_finite(task: "Task", name: str, split: PackedSplit, rows: torch.Tensor) -> None:
+def _refuse_non_finite(task: Task, name: str, split: PackedSplit, rows: torch.Tensor) -> None:
     for start in range(0, len(rows), CHECKED_ROWS):
         finite = torch.isfinite(rows[start : start + CHECKED_ROWS]).all(dim=1)
         if not finite.all():

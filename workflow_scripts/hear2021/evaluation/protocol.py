@@ -50,7 +50,6 @@ def evaluate(
     seed: int = 42,
     device: torch.device | str = "cpu",
     side_by_side: bool | None = None,
-    threads: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train and test predictors on a task's embeddings by heareval's protocol.
@@ -62,7 +61,6 @@ def evaluate(
         device: where to train.
         side_by_side: train all grid points, and then all folds, at once; results are then equal to
             the runner's in distribution only. Default: on a GPU.
-        threads: torch threads for this evaluation; default: as they are set.
         progress: told after each training.
 
     Returns:
@@ -82,7 +80,7 @@ def evaluate(
     for data_split in data_splits:
         for conf in confs:
             _refuse_a_batch_of_one(packed, data_split["train"], conf["batch_size"])
-    with _random_state(seed, device), _threads(threads):
+    with _random_state(seed, device):
         return _evaluate(
             packed,
             data_splits,
@@ -170,14 +168,3 @@ def _random_state(seed: int, device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
-
-
-@contextmanager
-def _threads(threads: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    if threads is not None:
-        torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
