@@ -10,7 +10,7 @@ from functools import cache
 from hear_mn.variants import UnknownVariant, parse_variant
 from workflow_scripts.hear2021.run.configuration import ConfigurationError, table_lines, table_rows
 
-OWN = "own"
+EVERY_OWN_MODEL = "own"  # among the models of a row
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,11 @@ class FigureRow:
     scores: str
     title: str
     caption: str
+
+    @property
+    def own_alone(self) -> bool:
+        """Whether it shows the run's models alone, without published systems."""
+        return self.scores == "own"
 
 
 @cache
@@ -45,19 +50,17 @@ def figures_of_run(variants: Iterable[str], leaderboard_tasks: bool) -> list[str
 
     One that names a variant which this run does not have is another run's.
     """
-    return [
-        name for name, row in _rows_of(variants).items() if leaderboard_tasks or row.scores == OWN
-    ]
+    return [name for name, row in _rows_of(variants).items() if leaderboard_tasks or row.own_alone]
 
 
 def published_figures() -> list[str]:
     """Return the figures that published scores alone can fill."""
-    return [name for name, row in _rows_of([]).items() if row.scores != OWN]
+    return [name for name, row in _rows_of([]).items() if not row.own_alone]
 
 
 def _rows_of(variants: Iterable[str]) -> dict[str, FigureRow]:
     """Return the rows that name no variant but these and the published ones."""
-    known = {OWN, *variants, *published_systems()}
+    known = {EVERY_OWN_MODEL, *variants, *published_systems()}
     return {name: row for name, row in figure_table().items() if known.issuperset(row.models)}
 
 
@@ -68,7 +71,7 @@ def published_systems() -> list[str]:
 
 
 def _refuse_unknown(model: str, where: str) -> None:
-    if model == OWN or model in published_systems():
+    if model == EVERY_OWN_MODEL or model in published_systems():
         return
     named = f"{where}: models: {model!r}"
     try:

@@ -32,7 +32,7 @@ from matplotlib.transforms import Bbox
 
 from hear_mn.whole import write_whole
 from workflow_scripts.hear2021.report.figure_labels import place_labels
-from workflow_scripts.hear2021.report.figure_table import FigureRow
+from workflow_scripts.hear2021.report.figure_table import EVERY_OWN_MODEL, FigureRow
 from workflow_scripts.hear2021.report.tables import OWN, PUBLISHED, Comparison
 
 BLACK, ORANGE, SKY_BLUE, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
@@ -124,7 +124,11 @@ def _settings() -> Any:
 
 
 def _models(row: FigureRow, comparison: Comparison) -> list[str]:
-    names = [name for entry in row.models for name in (comparison.own if entry == OWN else [entry])]
+    names = [
+        name
+        for entry in row.models
+        for name in (comparison.own if entry == EVERY_OWN_MODEL else [entry])
+    ]
     models = list(dict.fromkeys(names))
     if not models:
         raise FigureError(f"figure {row.figure}: the run has no models")
