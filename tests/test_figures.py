@@ -203,6 +203,21 @@ def test_a_missing_score_is_marked_and_a_zero_is_written(comparisons):
     assert "62.5*" in shown
 
 
+def test_notes_stand_in_one_order_whichever_mark_comes_first(comparisons):
+    figure = draw(figure_table()["best_by_task"], comparisons["published"], {})
+    [note] = [text.get_text() for text in texts(figure) if "n/a: " in text.get_text()]
+    assert note.replace("\n", " ").endswith("n/a: there is no score. 0: the score is zero.")
+    shown = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert shown.index("0") < shown.index("n/a")
+
+
+def test_every_model_of_a_run_is_in_a_panel_by_task(comparisons):
+    figure = draw(figure_table()["by_task"], comparisons["study"], {})
+    legends = [axes.get_legend() for axes in figure.axes]
+    named = [text.get_text() for legend in legends if legend for text in legend.get_texts()]
+    assert named == STUDY
+
+
 def test_a_box_says_how_many_tasks_it_counts_if_not_all(comparisons):
     figure = draw(figure_table()["best_by_category"], comparisons["published"], {})
     assert [text.get_text() for text in texts(figure)].count("6/7") == 1
