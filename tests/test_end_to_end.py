@@ -24,7 +24,7 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(table))
 
 
-def test_every_pair_has_a_score_between_chance_and_perfect(mini):
+def test_every_pair_has_a_score(mini):
     for variant in MINI["variants"]:
         for task in MINI["tasks"]:
             scores = json.loads((mini / f"results/scores/{variant}/{task}.json").read_text())

@@ -87,7 +87,6 @@ def test_nothing_of_the_mini_run_is_part_of_a_run_of_its_own(tmp_path):
     ).stdout
     assert "--seeds 1" in planned
     assert "weights.pt" not in planned
-    assert f"{folder}/esc50" not in planned
     assert "--local=esc50" not in planned
     planned = snakemake(folder, "-n", "-p", "-j2", pair).stdout
     assert "--seeds 3" in planned
