@@ -89,3 +89,38 @@ def mini(tmp_path_factory) -> Path:
             assert result.returncode == 0, result.stdout
             finished.touch()
     return folder
+
+
+SITE_SETTINGS = {
+    "account": "speech",
+    "cpu_partition": "cpu",
+    "gpu_partition": "gpu",
+    "gpu_model": "a100",
+    "gres": None,
+    "max_minutes": 1440,
+}
+SINFO = """\
+cpu|up|2-00:00:00|idle|(null)
+gpu|up|1-00:00:00|mixed|gpu:a100:4(S:0-1)
+gpu|up|1-00:00:00|{state}|gpu:v100:2,tmpfs:100
+"""
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+    """Commands of a cluster that answer what a test wants them to."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+    def answer(command: str, output: str = "", status: int = 0) -> None:
+        program = folder / command
+        program.write_text(f"#!/bin/sh\ncat <<'ANSWER'\n{output.strip()}\nANSWER\nexit {status}\n")
+        program.chmod(0o755)
+
+    answer("sinfo", SINFO.format(state="allocated"))
+    answer("sacctmgr", "speech\nmusic")
+    answer("sshare", status=1)
+    answer("sbatch")
+    answer("squeue")  # which the executor plugin looks for when it is imported
+    return answer

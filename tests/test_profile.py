@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import copy_workflow, planned_jobs, snakemake
+from tests.conftest import SINFO, SITE_SETTINGS, copy_workflow, planned_jobs, snakemake
 from workflow_scripts.embed import near_audio
 from workflow_scripts.hear2021.run import site
 from workflow_scripts.hear2021.run.configuration import ConfigurationError, task_table
@@ -32,40 +32,7 @@ from workflow_scripts.hear2021.run.site import (
     running_jobs,
 )
 
-SETTINGS = {
-    "account": "speech",
-    "cpu_partition": "cpu",
-    "gpu_partition": "gpu",
-    "gpu_model": "a100",
-    "gres": None,
-    "max_minutes": 1440,
-}
-SINFO = """\
-cpu|up|2-00:00:00|idle|(null)
-gpu|up|1-00:00:00|mixed|gpu:a100:4(S:0-1)
-gpu|up|1-00:00:00|{state}|gpu:v100:2,tmpfs:100
-"""
 SQUEUE_KEEPS = "AccountingStorageType = accounting_storage/{}\nMinJobAge = {} sec\n"
-
-
-@pytest.fixture
-def cluster(tmp_path, monkeypatch):
-    """Commands of a cluster that answer what a test wants them to."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-
-    def answer(command: str, output: str = "", status: int = 0) -> None:
-        program = folder / command
-        program.write_text(f"#!/bin/sh\ncat <<'ANSWER'\n{output.strip()}\nANSWER\nexit {status}\n")
-        program.chmod(0o755)
-
-    answer("sinfo", SINFO.format(state="allocated"))
-    answer("sacctmgr", "speech\nmusic")
-    answer("sshare", status=1)
-    answer("sbatch")
-    answer("squeue")  # which the executor plugin looks for when it is imported
-    return answer
 
 
 # --- The profile -------------------------------------------------------------------------------
@@ -110,7 +77,7 @@ def test_the_example_has_every_required_setting(repository):
 )
 def test_a_setting_of_the_wrong_form_is_named(changes, message):
     with pytest.raises(ConfigurationError, match=re.escape(message)):
-        read_site(SETTINGS | changes)
+        read_site(SITE_SETTINGS | changes)
 
 
 def test_a_mistake_in_the_settings_stops_a_dry_run_with_one_message(tmp_path):
@@ -134,7 +101,7 @@ def test_the_scratch_folder_of_the_site_is_where_embeddings_go(
     run_file, folder_of_embeddings, tmp_path
 ):
     folder = copy_workflow(tmp_path)
-    site = {"site": SETTINGS, "pathvars": {"scratch": "elsewhere/scratch"}}
+    site = {"site": SITE_SETTINGS, "pathvars": {"scratch": "elsewhere/scratch"}}
     (folder / "slurm/site.yaml").write_text(yaml.safe_dump(site))
     result = snakemake(folder, "-n", "--profile", "slurm", *run_file)
     assert result.returncode == 0, result.stdout
@@ -155,7 +122,7 @@ def test_the_scratch_folder_of_the_site_is_where_embeddings_go(
 def test_types_of_gpus_are_read_from_every_form_of_gres(cluster, gres, types):
     cluster("sinfo", f"cpu|up|2-00:00:00|idle|(null)\ngpu|up|2-00:00:00|idle|{gres}")
     with pytest.raises(SiteError, match=re.escape(types)):
-        check_site(read_site(SETTINGS | {"gpu_model": "h100"}))
+        check_site(read_site(SITE_SETTINGS | {"gpu_model": "h100"}))
 
 
 @pytest.mark.parametrize("command", ["sinfo", "sbatch"])
@@ -164,11 +131,11 @@ def test_a_command_that_does_not_answer_is_named(cluster, tmp_path, monkeypatch,
     monkeypatch.setattr(site, "SECONDS_TO_ANSWER", 0.5)
     request = Request("embed", gpu=True, cpus=1, memory_mb=1, minutes=1)
     with pytest.raises(SiteError, match=f"`{command} .*` does not answer. Is SLURM up"):
-        check_site(read_site(SETTINGS), [request])
+        check_site(read_site(SITE_SETTINGS), [request])
 
 
 def test_right_settings_pass(cluster):
-    assert "jobs on a GPU: partition gpu, a100" in check_site(read_site(SETTINGS))
+    assert "jobs on a GPU: partition gpu, a100" in check_site(read_site(SITE_SETTINGS))
 
 
 @pytest.mark.parametrize(
@@ -185,12 +152,12 @@ def test_right_settings_pass(cluster):
 )
 def test_a_setting_that_slurm_does_not_know_is_named(cluster, changes, message):
     with pytest.raises(SiteError, match=re.escape(message)):
-        check_site(read_site(SETTINGS | changes))
+        check_site(read_site(SITE_SETTINGS | changes))
 
 
 def test_all_wrong_settings_come_in_one_message(cluster):
     with pytest.raises(SiteError) as error:
-        check_site(read_site(SETTINGS | {"account": "vision", "gpu_model": "h100"}))
+        check_site(read_site(SITE_SETTINGS | {"account": "vision", "gpu_model": "h100"}))
     assert "account:" in str(error.value)
     assert "gpu_model:" in str(error.value)
 
@@ -201,9 +168,9 @@ def test_a_job_that_no_node_can_take_is_refused_unless_nodes_are_out_of_service(
     Path(shutil.which("sbatch") or "").write_text(refusal)
     request = Request("embed", gpu=True, cpus=4, memory_mb=10**6, minutes=60)
     with pytest.raises(SiteError, match=r"jobs of rule embed: sbatch --test-only .* --mem=1000000"):
-        check_site(read_site(SETTINGS), [request])
+        check_site(read_site(SITE_SETTINGS), [request])
     cluster("sinfo", SINFO.format(state="drained"))
-    check_site(read_site(SETTINGS), [request])
+    check_site(read_site(SITE_SETTINGS), [request])
 
 
 def test_a_rule_asks_for_the_most_that_any_of_its_jobs_asks_for():
@@ -219,7 +186,7 @@ def test_a_rule_asks_for_the_most_that_any_of_its_jobs_asks_for():
 
 def test_an_account_that_cannot_be_asked_for_is_taken_as_it_is(cluster):
     cluster("sacctmgr", status=1)
-    lines = check_site(read_site(SETTINGS))
+    lines = check_site(read_site(SITE_SETTINGS))
     assert "account: speech (this cluster's accounts cannot be asked for)" in lines
 
 
@@ -292,7 +259,7 @@ def test_only_short_evaluations_are_packed():
 
 
 def test_a_full_pack_asks_for_no_more_time_than_the_partitions_take():
-    site = read_site(SETTINGS | {"max_minutes": 240})
+    site = read_site(SITE_SETTINGS | {"max_minutes": 240})
     assert site.time_limit(20, members=8) == 20
     assert site.time_limit(72, members=8) * 8 == 240
     assert site.time_limit(1000) == 240

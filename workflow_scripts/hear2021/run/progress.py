@@ -1,7 +1,7 @@
 """What a run tells people: a line a finished job, how far it is, and at the end what became of it.
 
 `RunMessages` reads Snakemake's log records and knows no more of Snakemake than their fields, so the
-messages are the same on one machine and on a cluster. rules/messages.smk connects the two.
+messages are the same on one machine and on a cluster. `lifecycle` connects the two.
 """
 
 import csv

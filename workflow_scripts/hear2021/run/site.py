@@ -98,13 +98,13 @@ class Site:
 
 @dataclass(frozen=True)
 class Request:
-    """What a job asks for, or the largest job of a rule."""
+    """What a job asks for, or the largest job of a rule; None is what is not known yet."""
 
     rule: str
     gpu: bool
     cpus: int
-    memory_mb: int
-    minutes: int
+    memory_mb: int | None
+    minutes: int | None
 
 
 def largest_requests(requests: Iterable[Request]) -> list[Request]:
@@ -116,10 +116,14 @@ def largest_requests(requests: Iterable[Request]) -> list[Request]:
             request.rule,
             request.gpu,
             max(known.cpus, request.cpus),
-            max(known.memory_mb, request.memory_mb),
-            max(known.minutes, request.minutes),
+            _largest(known.memory_mb, request.memory_mb),
+            _largest(known.minutes, request.minutes),
         )
     return list(largest.values())
+
+
+def _largest(*numbers: int | None) -> int | None:
+    return max((number for number in numbers if number is not None), default=None)
 
 
 @dataclass(frozen=True)
@@ -404,9 +408,11 @@ def _refused(site: Site, request: Request, partitions: Mapping[str, Partition]) 
         "--test-only",
         f"--partition={partition}",
         f"--cpus-per-task={request.cpus}",
-        f"--mem={request.memory_mb}",
-        f"--time={request.minutes}",
     ]
+    if request.memory_mb is not None:
+        command.append(f"--mem={request.memory_mb}")
+    if request.minutes is not None:
+        command.append(f"--time={request.minutes}")
     if request.gpu:
         model = f"{site.gpu_model}:" if site.gpu_model else ""
         command.append(f"--gres={site.gres}" if site.gres else f"--gpus={model}1")

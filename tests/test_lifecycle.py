@@ -1,0 +1,30 @@
+"""What a run checks before its first job, on the commands of a cluster that is none."""
+
+import re
+import shutil
+from pathlib import Path
+
+import yaml
+
+from tests.conftest import SITE_SETTINGS, copy_workflow, snakemake
+
+
+def test_slurm_is_asked_about_what_is_known_of_jobs_before_their_input_is_there(cluster, tmp_path):
+    cluster("scontrol")
+    refusal = "#!/bin/sh\necho 'Requested node configuration is not available' >&2\nexit 1\n"
+    Path(shutil.which("sbatch") or "").write_text(refusal)
+    folder = copy_workflow(tmp_path / "clone")
+    (folder / "slurm/site.yaml").write_text(yaml.safe_dump({"site": SITE_SETTINGS}))
+    unknown = ["embed:mem_mb=2*input.size_mb", "evaluate:runtime=None"]
+    mini = ["--profile", "slurm", "--configfile", "config/config.yaml"]
+    pair = "results/scores/mn04_seeded_mels/mini_vowels.json"
+    result = snakemake(folder, *mini, "--set-resources", *unknown, "--", pair)
+    assert result.returncode != 0
+    asked = {
+        line.split(":")[0].split()[-1]: re.findall(r"--(mem|time)=\d", line)
+        for line in result.stdout.splitlines()
+        if "--test-only" in line
+    }
+    assert asked["embed"] == ["time"]
+    assert asked["evaluate"] == ["mem"]
+    assert not (folder / "results/scores").exists()

@@ -1,0 +1,163 @@
+"""A run from its first check to its summary: what the handlers of rules/lifecycle.smk call.
+
+Light on purpose: the process of every job imports this with the Snakefile and calls none of it.
+"""
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
+
+from workflow_scripts.hear2021.evaluation.results import test_score
+from workflow_scripts.hear2021.run import progress, unfinished
+from workflow_scripts.hear2021.run.configuration import ConfigurationError, Run
+from workflow_scripts.hear2021.run.packs import forget_kept_scores
+from workflow_scripts.hear2021.run.scratch import take
+from workflow_scripts.hear2021.run.site import (
+    Request,
+    Site,
+    SiteError,
+    cancel_leftovers,
+    check_site,
+    check_status_queries,
+    largest_requests,
+    running_jobs,
+)
+
+RESULTS = Path("results")
+UNFINISHED = RESULTS / "logs" / "unfinished.json"
+
+
+class Lifecycle:
+    """Checks scratch and cluster, tells people how the run goes, and sums it up.
+
+    Args:
+        workflow: Snakemake's, whose jobs these are.
+        run: what is asked for.
+        site: the cluster's settings.
+        scratch: the scratch folder.
+    """
+
+    def __init__(self, workflow: Any, run: Run, site: Site, scratch: Path) -> None:
+        self._workflow = workflow
+        self._run = run
+        self._site = site
+        self._scratch = scratch
+        self._messages = progress.RunMessages(logger.info, _read_score)
+
+    def begin(self) -> None:
+        """Check the scratch folder and the cluster, and start telling how the run goes.
+
+        Raises:
+            WorkflowError: saying what is wrong with either. Nothing was submitted then.
+        """
+        try:
+            take(self._scratch, Path.cwd())
+        except ConfigurationError as error:
+            raise WorkflowError(str(error)) from error
+        dag = self._workflow.dag
+        jobs = [job for job in dag.needrun_jobs() if not job.is_norun]
+        slurm = self._slurm_settings()
+        running = None
+        if slurm is not None:
+            self._prepare_slurm(slurm, jobs)
+            running = partial(running_jobs, slurm.jobname_prefix, Path.cwd())
+        self._messages.begin({job.jobid: _planned_job(dag, job) for job in jobs}, running)
+        if not self._workflow.output_settings.verbose:
+            for handler in logger.handlers:
+                if handler.name == "DefaultStreamHandler":
+                    handler.addFilter(progress.WithoutJobEvents())
+        logger.addHandler(self._messages)
+
+    def report_unfinished(self) -> None:
+        """Make the tables and figures of a run that did not finish."""
+        left = list(self._workflow.dag.needrun_jobs())
+        reasons = self._messages.reasons()
+        pairs = [
+            (job.wildcards.variant, job.wildcards.task)
+            for job in left
+            if job.rule.name in progress.EVALUATION_RULES
+        ]
+        reports = [
+            unfinished.ReportJob(
+                job.rule.name, job.shellcmd, tuple(map(Path, job.output)), Path(job.log[0])
+            )
+            for job in left
+            if job.rule.name in unfinished.REPORT_RULES
+        ]
+        for line in unfinished.report_what_is_there(
+            reports, {pair: reasons.get(pair, "") for pair in pairs}, UNFINISHED
+        ):
+            logger.info(line)
+
+    def sum_up(self) -> None:
+        """Write the table of the jobs' performance and say what became of the run."""
+        logger.removeHandler(self._messages)
+        forget_kept_scores(self._scratch, RESULTS)
+        models = {name for row in self._run.variants for name in (row.name, row.checkpoint)}
+        tasks = {row.task for row in self._run.tasks}
+        rows = progress.gather_performance(RESULTS, models, tasks)
+        table = RESULTS / self._run.benchmark / "performance.csv"
+        progress.write_performance(rows, table)
+        logger.info(self._messages.summary(rows, table))
+
+    def _slurm_settings(self) -> Any:
+        """Return the settings of the SLURM executor, or None if the run stays on this machine."""
+        settings = self._workflow.executor_settings
+        return settings if hasattr(settings, "jobname_prefix") else None
+
+    def _prepare_slurm(self, settings: Any, jobs: list[Any]) -> None:
+        """Stop before anything is submitted if the cluster would refuse it or lose sight of it."""
+        try:
+            requests = [_request_of(job) for job in jobs if not job.is_local]
+            for line in check_site(self._site, largest_requests(requests)):
+                logger.info(line)
+            check_status_queries(
+                settings.status_command, settings.init_seconds_before_status_checks
+            )
+            leftovers = cancel_leftovers(settings.jobname_prefix, Path.cwd())
+        except SiteError as error:
+            raise WorkflowError(str(error)) from error
+        if leftovers:
+            logger.info(f"Cancelled the jobs {', '.join(leftovers)} of an earlier run that died")
+
+
+def _read_score(variant: str, task: str) -> float:
+    return test_score(json.loads((RESULTS / "scores" / variant / f"{task}.json").read_text()))
+
+
+def _planned_job(dag: Any, job: Any) -> progress.Job:
+    """Return what messages need of a job; one whose time is not known weighs nothing."""
+    needs = {other.jobid for other in dag.bfs(dag.dependencies, job) if other is not job}
+    return progress.Job(
+        job.rule.name,
+        dict(job.wildcards_dict),
+        _planned_number(job, "runtime") or 0,
+        str(job.log[0]) if job.log else None,
+        needs,
+        job.is_local,
+    )
+
+
+def _request_of(job: Any) -> Request:
+    """Return what a job asks of SLURM."""
+    return Request(
+        job.rule.name,
+        bool(job.resources.get("gpu_jobs")),
+        job.threads,
+        _planned_number(job, "mem_mb"),
+        _planned_number(job, "runtime"),
+    )
+
+
+def _planned_number(job: Any, resource: str) -> int | None:
+    """Return a resource of a job, or None where it has none or Snakemake does not know it yet.
+
+    The rules say numbers, but --set-resources may unset one (runtime=None), or compute it of input
+    that is not there yet (mem_mb='2 * input.size_mb'); Snakemake then has a string in its place.
+    """
+    value = job.resources.get(resource)
+    return value if isinstance(value, int) else None
