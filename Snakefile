@@ -27,19 +27,19 @@ include: "rules/common.smk"
 
 
 wildcard_constraints:
-    benchmark=f"{re.escape(RUN.benchmark)}|published",
-    figure="|".join(map(re.escape, figure_table())),
-    checkpoint="|".join(map(re.escape, checkpoints())),
+    benchmark=one_of(REPORTS),
+    figure=one_of(figure_table()),
+    checkpoint=one_of(checkpoints()),
     parts="[a-z0-9_]+(-[a-z0-9_]+)*",
     sample_rate="[0-9]+",
-    task="|".join(map(re.escape, task_table())),
+    task=one_of(task_table()),
     variant="[A-Za-z0-9_]+",
 
 
 rule all:
     input:
-        all_scores,  # named, for a missing one counts whatever reports there are
-        benchmark_report,
+        REPORTS[RUN.benchmark].scores,  # named, for a missing one counts whatever reports there are
+        report_files,
 
 
 include: "rules/tasks.smk"

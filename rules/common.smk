@@ -6,16 +6,12 @@ from pathlib import Path
 from hear_mn.checkpoints import checkpoint, checkpoints
 from hear_mn.variants import parse_variant
 from workflow_scripts.hear2021.embedding.planning import embedding_files, existing_files
-from workflow_scripts.hear2021.report.figure_table import (
-    figure_table,
-    figures_of_run,
-    published_figures,
-)
+from workflow_scripts.hear2021.report.figure_table import figure_table
+from workflow_scripts.hear2021.report.reports import reports
 from workflow_scripts.hear2021.run import resources, versions
 from workflow_scripts.hear2021.run.configuration import (
     CONFIG,
     ConfigurationError,
-    complete_columns,
     read_run,
     task_table,
 )
@@ -29,6 +25,7 @@ prefer_this_python()
 try:
     RUN = read_run(config)
     SITE = read_site(config.get("site", {}))
+    REPORTS = reports(RUN)
 except ConfigurationError as error:
     raise WorkflowError(str(error))
 
@@ -166,57 +163,21 @@ def task_source(wildcards):
     }
 
 
-def all_scores(wildcards):
-    """The scores of every pair of the run."""
+def report_files(wildcards):
+    """Tables, figures and claims of the run, and of the published scores."""
     return [
-        f"results/scores/{variant.name}/{row.task}.json"
-        for variant in RUN.variants
-        for row in RUN.tasks
+        f"results/{benchmark}/{file}"
+        for benchmark, report in REPORTS.items()
+        for file in [
+            "claims.md",
+            "tables/means.csv",
+            *(f"figures/{name}.svg" for name in report.figures),
+        ]
     ]
-
-
-def score_files(wildcards):
-    """The scores that a report is made of; none for the published comparison."""
-    return [] if wildcards.benchmark == "published" else all_scores(wildcards)
-
-
-def report_variants(wildcards):
-    """The models of a report."""
-    published = wildcards.benchmark == "published"
-    return [] if published else [variant.name for variant in RUN.variants]
-
-
-def report_tasks(wildcards):
-    """The task directories of a report, in the order of config/tasks.csv."""
-    if wildcards.benchmark == "published":
-        return [row.task for row in task_table().values() if row.benchmark == "hear2021"]
-    requested = {row.task for row in RUN.tasks}
-    return [task for task in task_table() if task in requested]
-
-
-def report_notice(wildcards):
-    """What the figures of a report say on their face."""
-    return "" if wildcards.benchmark == "published" else RUN.notice
 
 
 def report_content(wildcards):
-    """The content of the tables that a report is drawn from, so that an edit draws it again."""
-    tables = ["tasks", "checkpoints", "figures", *map("published_{}".format, PUBLISHED_TABLES)]
+    """The content of the tables that a report is made of, so that an edit makes it again."""
+    published = ["published_scores", "published_boxes", "published_means", "published_systems"]
+    tables = ["tasks", "checkpoints", "figures", *published]
     return [fingerprint(CONFIG / f"{name}.csv") for name in tables]
-
-
-PUBLISHED_TABLES = ["scores", "boxes", "means", "systems"]
-
-
-def benchmark_report(wildcards):
-    """Tables, figures and claims of the run, and of the published scores."""
-    variants = [variant.name for variant in RUN.variants]
-    figures = {
-        RUN.benchmark: figures_of_run(variants, bool(complete_columns(RUN.tasks))),
-        "published": published_figures(),
-    }
-    return [
-        f"results/{benchmark}/{file}"
-        for benchmark, names in figures.items()
-        for file in ["claims.md", "tables/means.csv", *(f"figures/{name}.svg" for name in names)]
-    ]

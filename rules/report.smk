@@ -1,14 +1,13 @@
 """Scores to tables, figures and claims: of the run, and of published scores alone.
 
-{benchmark} is the run's own, or `published`, which needs no model. What a run consists of comes
-from common.smk: score_files, report_variants, report_tasks, report_notice, report_content.
+{benchmark} is the run's own, or `published`, which needs no model; REPORTS says what each is of.
 """
 
 
 rule aggregate:
     """Put the scores of a run, and the published ones of its tasks, into tables."""
     input:
-        score_files,
+        lambda wildcards: REPORTS[wildcards.benchmark].scores,
     output:
         scores=report(
             "results/{benchmark}/tables/scores.csv",
@@ -49,8 +48,8 @@ rule aggregate:
         mem_mb=1000,
         runtime=10,
     params:
-        variants=report_variants,
-        tasks=report_tasks,
+        variants=lambda wildcards: REPORTS[wildcards.benchmark].variants,
+        tasks=lambda wildcards: REPORTS[wildcards.benchmark].tasks,
         content=report_content,
         version=versions.REPORT,
     message:
@@ -86,9 +85,8 @@ rule plot:
         runtime=10,
     params:
         caption=lambda wildcards: figure_table()[wildcards.figure].caption,
-        row=lambda wildcards: list(figure_table()[wildcards.figure].models),
-        tasks=report_tasks,
-        notice=report_notice,
+        tasks=lambda wildcards: REPORTS[wildcards.benchmark].tasks,
+        notice=lambda wildcards: REPORTS[wildcards.benchmark].notice,
         content=report_content,
         version=versions.REPORT,
     message:
@@ -121,8 +119,8 @@ rule claims:
         mem_mb=1000,
         runtime=10,
     params:
-        tasks=report_tasks,
-        notice=report_notice,
+        tasks=lambda wildcards: REPORTS[wildcards.benchmark].tasks,
+        notice=lambda wildcards: REPORTS[wildcards.benchmark].notice,
         content=report_content,
         version=versions.REPORT,
     message:

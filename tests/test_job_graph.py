@@ -14,14 +14,15 @@ from tests.conftest import copy_workflow, planned_jobs, snakemake
 
 VARIANT, TASK = "mn04_seeded_e1", "mini_vowels"
 PAIR = f"results/scores/{VARIANT}/{TASK}.json"
+FIGURE = "results/published/figures/mels.svg"
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
-    """A copy of the workflow in which one pair is finished."""
+    """A copy of the workflow in which one pair and one figure are finished."""
     folder = copy_workflow(tmp_path_factory.mktemp("finished"))
     change_config(folder, variants=["mn04_seeded_e1", "mn04_seeded_e1_l"], grid_points=1)
-    result = snakemake(folder, "-j2", PAIR)
+    result = snakemake(folder, "-j2", PAIR, FIGURE)
     assert result.returncode == 0, result.stdout
     return folder
 
@@ -185,6 +186,13 @@ def test_another_number_of_grid_points_evaluates_again_and_embeds_nothing(folder
 def test_lost_scores_are_made_from_the_embeddings_that_are_there(folder):
     (folder / PAIR).unlink()
     assert set(planned_jobs(folder, PAIR)) - {"total"} == {"evaluate"}
+
+
+def test_other_models_in_a_figure_draw_it_again(folder):
+    assert planned_jobs(folder, FIGURE) == {}
+    models = ["mn40_as_ext_e1_l", "mn40_as_ext_e1_l_mels"]
+    replace(folder / "config/figures.csv", ";".join(models), ";".join(reversed(models)))
+    assert planned_jobs(folder, FIGURE)["plot"] == 1
 
 
 def test_a_mistake_in_the_configuration_is_one_message_and_no_traceback(folder):
