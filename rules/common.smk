@@ -15,10 +15,10 @@ from workflow_scripts.hear2021.run.configuration import (
     read_run,
     task_table,
 )
-from workflow_scripts.hear2021.run.interpreter import prefer_this_python
-from workflow_scripts.hear2021.run.packs import is_short, pack_of
-from workflow_scripts.hear2021.run.site import read_site
 from workflow_scripts.hear2021.run.fingerprints import fingerprint, module_fingerprint
+from workflow_scripts.hear2021.run.groups import group_of, is_short
+from workflow_scripts.hear2021.run.interpreter import prefer_this_python
+from workflow_scripts.hear2021.run.site import read_site
 
 prefer_this_python()
 
@@ -89,7 +89,7 @@ def within_site(minutes, members=lambda wildcards: 1):
     return limited
 
 
-def pack_members(wildcards):
+def group_members(wildcards):
     """How many evaluations share a job at most, by the profile's group-components and the run."""
     if not is_short(task_table()[wildcards.task]):
         return 1
@@ -111,12 +111,12 @@ def evaluated_on_gpu():
     return [row.task for row in task_table().values() if not is_short(row)]
 
 
-def evaluation_pack(wildcards):
+def evaluation_group(wildcards):
     """The SLURM job that a short evaluation shares; the profile's group-components limits it."""
-    pack = pack_of(wildcards.variant, task_table()[wildcards.task])
-    if pack is not None:
-        workflow.parent_groupids[pack] = "evaluate"
-    return pack
+    group = group_of(wildcards.variant, task_table()[wildcards.task])
+    if group is not None:
+        workflow.parent_groupids[group] = "evaluate"
+    return group
 
 
 def front_end(wildcards):

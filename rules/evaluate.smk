@@ -17,15 +17,15 @@ rule evaluate:
     wildcard_constraints:
         task=one_of(set(task_table()) - set(evaluated_on_gpu())),
     group:
-        evaluation_pack
+        evaluation_group
     conda:
         "../envs/evaluate.yaml"
     threads: 1
     resources:
         **SITE.cpu_job,
-        pack=1,
+        group_slot=1,
         mem_mb=resources.evaluate_memory,
-        runtime=within_site(resources.evaluate_minutes(RUN), pack_members),
+        runtime=within_site(resources.evaluate_minutes(RUN), group_members),
     params:
         device="cpu",
         grid_points=RUN.grid_points,

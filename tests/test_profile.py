@@ -11,15 +11,15 @@ import yaml
 
 from tests.conftest import SINFO, SITE_SETTINGS, copy_workflow, planned_jobs, snakemake
 from workflow_scripts.embed import near_audio
-from workflow_scripts.hear2021.run import site
-from workflow_scripts.hear2021.run.configuration import ConfigurationError, task_table
-from workflow_scripts.hear2021.run.packs import (
+from workflow_scripts.hear2021.evaluation.kept_scores import (
     forget_kept_scores,
     forget_scores_of,
     keep_scores,
     kept_scores,
-    pack_of,
 )
+from workflow_scripts.hear2021.run import site
+from workflow_scripts.hear2021.run.configuration import ConfigurationError, task_table
+from workflow_scripts.hear2021.run.groups import group_of
 from workflow_scripts.hear2021.run.progress import Job, RunMessages, gather_performance, on_gpu
 from workflow_scripts.hear2021.run.site import (
     Request,
@@ -248,17 +248,17 @@ def test_audio_is_read_from_the_node_where_the_site_has_a_folder_there(tmp_path)
 # --- Packs -------------------------------------------------------------------------------------
 
 
-def test_only_short_evaluations_are_packed():
-    packs = {name: pack_of("mn04_as_e1_l", row) for name, row in task_table().items()}
-    assert packs["gunshot_triangulation-v1.0-full"] == (
+def test_only_short_evaluations_share_a_job():
+    groups = {name: group_of("mn04_as_e1_l", row) for name, row in task_table().items()}
+    assert groups["gunshot_triangulation-v1.0-full"] == (
         "evaluate_mn04_as_gunshot_triangulation-v1.0-full"
     )
-    assert packs["mini_vowels"] == "evaluate_mn04_as_mini_vowels"
+    assert groups["mini_vowels"] == "evaluate_mn04_as_mini_vowels"
     for long in ("esc50-v2.0.0-full", "fsd50k-v1.0-full", "dcase2016_task2-hear2021-full"):
-        assert packs[long] is None, long
+        assert groups[long] is None, long
 
 
-def test_a_full_pack_asks_for_no_more_time_than_the_partitions_take():
+def test_a_full_group_asks_for_no_more_time_than_the_partitions_take():
     site = read_site(SITE_SETTINGS | {"max_minutes": 240})
     assert site.time_limit(20, members=8) == 20
     assert site.time_limit(72, members=8) * 8 == 240

@@ -18,6 +18,7 @@ from hear_mn.whole import write_json_whole
 from workflow_scripts.command_line import command_line
 from workflow_scripts.hear2021.embedding.embeddings import embed_task
 from workflow_scripts.hear2021.embedding.planning import features_of
+from workflow_scripts.hear2021.evaluation.kept_scores import forget_scores_of
 from workflow_scripts.hear2021.run import versions
 from workflow_scripts.hear2021.run.devices import (
     claimed_device,
@@ -25,7 +26,6 @@ from workflow_scripts.hear2021.run.devices import (
     memory_and_device,
 )
 from workflow_scripts.hear2021.run.fetched import not_here
-from workflow_scripts.hear2021.run.packs import forget_scores_of
 from workflow_scripts.hear2021.tasks.task import Task
 
 

@@ -15,6 +15,7 @@ from hear_mn.variants import parse_variant
 from hear_mn.whole import write_json_whole
 from workflow_scripts.command_line import command_line
 from workflow_scripts.hear2021.embedding.embeddings import EmbeddedTask
+from workflow_scripts.hear2021.evaluation.kept_scores import keep_scores, kept_scores
 from workflow_scripts.hear2021.evaluation.protocol import evaluate as evaluate_protocol
 from workflow_scripts.hear2021.evaluation.results import test_score
 from workflow_scripts.hear2021.run import versions
@@ -23,7 +24,6 @@ from workflow_scripts.hear2021.run.devices import (
     keep_freed_memory,
     memory_and_device,
 )
-from workflow_scripts.hear2021.run.packs import keep_scores, kept_scores
 from workflow_scripts.hear2021.tasks.task import Task
 
 FIRST_SEED = 42

@@ -8,7 +8,7 @@ from hear_mn.variants import Variant
 from workflow_scripts.hear2021.embedding.planning import embedding_files, features_of
 from workflow_scripts.hear2021.run import resources
 from workflow_scripts.hear2021.run.configuration import TaskRow
-from workflow_scripts.hear2021.run.packs import is_short
+from workflow_scripts.hear2021.run.groups import is_short
 
 PUBLISHED_RATE = 48_000
 BYTES_PER_SAMPLE = 2

@@ -11,10 +11,10 @@ from typing import Any
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
+from workflow_scripts.hear2021.evaluation.kept_scores import forget_kept_scores
 from workflow_scripts.hear2021.evaluation.results import test_score
 from workflow_scripts.hear2021.run import progress, unfinished
 from workflow_scripts.hear2021.run.configuration import ConfigurationError, Run
-from workflow_scripts.hear2021.run.packs import forget_kept_scores
 from workflow_scripts.hear2021.run.scratch import take
 from workflow_scripts.hear2021.run.site import (
     Request,

@@ -1,37 +1,16 @@
-"""Short evaluations go to SLURM several to a job, and what one has finished is not lost with it.
+"""Scores that a finished evaluation keeps beside the embeddings until the run is over.
 
-A pack is a Snakemake group: the evaluations of one checkpoint's variants on one task, one after the
-other. If a member dies, Snakemake deletes what the others of its job have written and starts the
-whole job again; so each finished result is also kept beside the embeddings until the run is over.
+If a member of a SLURM job that evaluations share dies, Snakemake deletes what the others have
+written and starts the whole job again; they then take their scores from here.
+
+Light on purpose: the Snakefile imports it.
 """
 
 import json
 from pathlib import Path
 from typing import Any
 
-from hear_mn.variants import parse_variant
 from hear_mn.whole import write_json_whole
-from workflow_scripts.hear2021.run.configuration import TaskRow
-
-# Evaluations of tasks with fewer clips take seconds, as long as a job's start or less. Clips of
-# event tasks count by their length.
-SHORT_CLIPS = 600
-CLIP_SECONDS = 10.0
-
-
-def is_short(task: TaskRow) -> bool:
-    """Return whether evaluating a variant on this task takes about as long as a job's start."""
-    if task.clips is None:
-        return False
-    length = (task.sample_duration or 0) / CLIP_SECONDS if task.embedding_type == "event" else 1
-    return task.clips * max(1, length) < SHORT_CLIPS
-
-
-def pack_of(variant: str, task: TaskRow) -> str | None:
-    """Return the pack of an evaluation, or None if it is long enough to be a job of its own."""
-    if not is_short(task):
-        return None
-    return f"evaluate_{parse_variant(variant).checkpoint}_{task.task}"
 
 
 def kept_scores(

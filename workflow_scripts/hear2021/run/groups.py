@@ -1,0 +1,30 @@
+"""Which evaluations go to SLURM several to a job: short ones, as a Snakemake group.
+
+A group has the evaluations of one checkpoint's variants on one task, one after the other. What one
+has finished is not lost with it: `evaluation.kept_scores`.
+
+Light on purpose: the Snakefile imports it.
+"""
+
+from hear_mn.variants import parse_variant
+from workflow_scripts.hear2021.run.configuration import TaskRow
+
+# Evaluations of tasks with fewer clips take seconds, as long as a job's start or less. Clips of
+# event tasks count by their length.
+SHORT_CLIPS = 600
+CLIP_SECONDS = 10.0
+
+
+def is_short(task: TaskRow) -> bool:
+    """Return whether evaluating a variant on this task takes about as long as a job's start."""
+    if task.clips is None:
+        return False
+    length = (task.sample_duration or 0) / CLIP_SECONDS if task.embedding_type == "event" else 1
+    return task.clips * max(1, length) < SHORT_CLIPS
+
+
+def group_of(variant: str, task: TaskRow) -> str | None:
+    """Return the group of an evaluation, or None if it is long enough to be a job of its own."""
+    if not is_short(task):
+        return None
+    return f"evaluate_{parse_variant(variant).checkpoint}_{task.task}"
