@@ -14,6 +14,7 @@ import torch
 from filelock import FileLock
 
 from hear_mn.audio import AudioError
+from workflow_scripts.embed import near_audio
 from workflow_scripts.hear2021.embedding import embeddings
 from workflow_scripts.hear2021.embedding.embeddings import EmbeddedTask, EmbeddingError, embed_task
 from workflow_scripts.hear2021.tasks.task import Clip, Task
@@ -367,3 +368,16 @@ def test_a_gpu_gets_its_batches_in_pieces_of_their_clips(monkeypatch):
     ]
     samples = torch.cat([piece.audio.flatten() for piece in read])
     assert torch.equal(samples, torch.from_numpy(task.samples))
+
+
+def test_audio_is_read_from_the_node_where_the_site_has_a_folder_there(tmp_path):
+    prepared, node = tmp_path / "prepared", tmp_path / "node"
+    prepared.mkdir()
+    node.mkdir()
+    (prepared / "audio.npy").write_bytes(b"audio")
+    with near_audio(prepared, str(node)) as folder:
+        assert folder.parent == node
+        assert (folder / "audio.npy").read_bytes() == b"audio"
+    assert list(node.iterdir()) == []
+    with near_audio(prepared, "") as folder:
+        assert folder == prepared

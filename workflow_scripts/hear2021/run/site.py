@@ -211,7 +211,8 @@ def check_status_queries(command: str | None, first_check_seconds: int) -> None:
     kept = int(age[0]) if age else 0
     squeue_serves = kept > LONGEST_STATUS_INTERVAL + 10
     asks_sacct = command != "squeue" or kept < 3 * first_check_seconds
-    if accounting if asks_sacct else squeue_serves:
+    learns_of_ends = accounting if asks_sacct else squeue_serves
+    if learns_of_ends:
         return
     if accounting:
         raise SiteError(
