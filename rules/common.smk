@@ -134,7 +134,7 @@ def precision(wildcards):
     return "float32" if checkpoint(wildcards.checkpoint).module else RUN.precision
 
 
-def embed_threads(wildcards):
+def gpu_job_threads(wildcards):
     """As many GPU jobs at a time as there are GPUs; without a GPU one job on all cores."""
     return max(1, workflow.cores // max(1, resources.gpus_here()))
 

@@ -47,7 +47,7 @@ rule embed:
         "results/benchmarks/embed/{checkpoint}/{task}/{parts}.jsonl"
     conda:
         "../envs/embed.yaml"
-    threads: embed_threads
+    threads: gpu_job_threads
     resources:
         **SITE.gpu_job,
         mem_mb=resources.embed_memory,

@@ -43,7 +43,7 @@ rule evaluate:
 use rule evaluate as evaluate_on_gpu with:
     wildcard_constraints:
         task=one_of(evaluated_on_gpu()),
-    threads: embed_threads
+    threads: gpu_job_threads
     resources:
         **SITE.gpu_job,
         mem_mb=resources.evaluate_memory,

@@ -42,6 +42,17 @@ def test_a_finished_pair_is_one_line_with_counts_and_an_estimate(messages):
     )
 
 
+def test_the_time_left_is_that_of_the_work_and_not_of_downloads():
+    lines: list[str] = []
+    follower = RunMessages(lines.append, lambda variant, task: 0.75)
+    pair = {"variant": "mn04_as_e1", "task": "esc50"}
+    jobs = {1: Job("evaluate", pair, 10), 2: Job("fetch_task", {"task": "fsd50k"}, 1440)}
+    follower.begin(jobs)
+    happened(follower, "job_info", jobid=1)
+    happened(follower, "job_finished", job_id=1)
+    assert lines[-1].endswith("1 of 1 pairs | jobs: 1 done, 0 running, 1 waiting")
+
+
 def test_the_summary_names_what_failed_why_and_what_waits_for_it(messages, tmp_path):
     follower, lines = messages
     log = str(tmp_path / "embed.log")

@@ -138,7 +138,6 @@ def _planned_job(dag: Any, job: Any) -> progress.Job:
         _planned_number(job, "runtime") or 0,
         str(job.log[0]) if job.log else None,
         needs,
-        job.is_local,
     )
 
 

@@ -36,6 +36,8 @@ PERFORMANCE_COLUMNS = [
 ]
 
 EVALUATION_RULES = ("evaluate", "evaluate_on_gpu")
+# Whose estimates weigh in the time left: those of a download or a figure tell nothing of it.
+WEIGHED_RULES = ("prepare_task", "embed", *EVALUATION_RULES)
 
 # What Snakemake itself would say of every job; its log file keeps it.
 JOB_EVENTS = {
@@ -67,7 +69,6 @@ class Job:
     minutes: float  # its estimate, which weighs it against the others
     log: str | None = None
     needs: set[int] = field(default_factory=set)  # the jobs it waits for, directly or not
-    local: bool = False  # a download, a figure: its time tells nothing of the others'
     started: float | None = None
     seconds: float | None = None  # from its submission to its end, once it has ended well
     error: str | None = None
@@ -175,8 +176,8 @@ class RunMessages(logging.Handler):
             f"{sum(job.is_pair for job in done)} of {len(pairs)} pairs | jobs: {len(done)} done, "
             f"{running} running, {waiting} waiting"
         )
-        work_done = sum(job.minutes for job in done if not job.local)
-        work_left = sum(job.minutes for job in jobs if not job.local) - work_done
+        work_done = sum(job.minutes for job in done if job.rule in WEIGHED_RULES)
+        work_left = sum(job.minutes for job in jobs if job.rule in WEIGHED_RULES) - work_done
         if not (work_left and work_done):
             return text
         left = (time.monotonic() - self._began) * work_left / work_done
@@ -309,8 +310,8 @@ def gather_performance(
             measured = scored.get("provenance", {})
         else:
             row["task"] = names[0]
-        row |= {key: measured[key] for key in PERFORMANCE_COLUMNS if measured.get(key) is not None}
-        row |= {"rule": rule, "seconds": benchmark["s"]}
+        of_the_job = [key for key in PERFORMANCE_COLUMNS if key not in ("rule", "seconds")]
+        row |= {key: measured[key] for key in of_the_job if measured.get(key) is not None}
         if "peak_gpu_memory_bytes" in measured:
             row["peak_gpu_memory_mb"] = round(measured["peak_gpu_memory_bytes"] / 1e6, 1)
         if row["task"] in tasks and (not row["model"] or row["model"] in models):
