@@ -9,19 +9,18 @@ INT16_SCALE = 1 / 32768
 
 
 class AudioError(ValueError):
-    """Audio that cannot be embedded: its shape, type, values, length or sample rate."""
+    """Audio that cannot be embedded: its shape, type, values or length."""
 
 
 def check_audio(
     audio: Tensor,
     minimum: int,
-    expected_rate: int,
-    rate: int | None,
+    sample_rate: int,
     lengths: Sequence[int] | None = None,
 ) -> None:
     """Raise AudioError unless `audio` is int16 or finite float [n_sounds, n_samples >= minimum].
 
-    `lengths`: the samples of each sound, where they differ.
+    `lengths`: the samples of each sound, where they differ. `sample_rate`: in Hz.
     """
     if not isinstance(audio, Tensor):
         raise AudioError(f"audio must be a torch.Tensor, got {type(audio).__name__}")
@@ -33,13 +32,11 @@ def check_audio(
     pcm = audio.dtype == torch.int16
     if not (pcm or audio.is_floating_point()):
         raise AudioError(f"audio must be floating point in [-1, 1] or int16, got {audio.dtype}")
-    if rate is not None and rate != expected_rate:
-        raise AudioError(f"audio is at {rate} Hz, the model wants {expected_rate} Hz: resample it")
     shortest = min(lengths) if lengths else audio.shape[1]
     if shortest < minimum:
         raise AudioError(
             f"audio has {shortest} samples, too short for one frame: "
-            f"at least {minimum} are needed ({1000 * minimum / expected_rate:.1f} ms)"
+            f"at least {minimum} are needed ({1000 * minimum / sample_rate:.1f} ms)"
         )
     # One pass; the sum also overflows on huge finite samples.
     if not (pcm or torch.isfinite(audio.sum())):

@@ -7,7 +7,7 @@ from types import ModuleType
 
 from torch import Tensor, nn
 
-from hear_mn.embedding import Embedder, ModuleEmbedder, load_embedder
+from hear_mn.embedding import Embedder, load_embedder
 from hear_mn.variants import Variant
 
 
@@ -18,7 +18,7 @@ class HearModel(nn.Module):
     for 4367 values, and hear-validator rejects it.)
     """
 
-    def __init__(self, embedder: Embedder | ModuleEmbedder) -> None:
+    def __init__(self, embedder: Embedder) -> None:
         super().__init__()
         self.embedder = embedder
         self.sample_rate = embedder.sample_rate
@@ -47,7 +47,7 @@ def get_scene_embeddings(audio: Tensor, model: nn.Module) -> Tensor:
     Returns:
         float32 [n_sounds, model.scene_embedding_size], on the model's device.
     """
-    return _embedder(model).scene_vectors(audio)
+    return _embedder(model).scene(audio)
 
 
 def get_timestamp_embeddings(audio: Tensor, model: nn.Module) -> tuple[Tensor, Tensor]:
@@ -61,10 +61,10 @@ def get_timestamp_embeddings(audio: Tensor, model: nn.Module) -> tuple[Tensor, T
         float32 [n_sounds, n_timestamps, model.timestamp_embedding_size], on the model's device,
         and float32 [n_sounds, n_timestamps], the centres of the embedded windows in ms.
     """
-    return _embedder(model).timestamp_vectors(audio)
+    return _embedder(model).timestamps(audio)
 
 
-def _embedder(model: nn.Module) -> Embedder | ModuleEmbedder:
+def _embedder(model: nn.Module) -> Embedder:
     if not isinstance(model, HearModel):
         raise TypeError(f"model must be what load_model returned, got {type(model).__name__}")
     return model.embedder

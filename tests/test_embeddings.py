@@ -41,6 +41,7 @@ class SumsOfSamples:
 
     sample_rate = RATE
     device = torch.device("cpu")
+    scene_size = timestamp_size = 3
 
     def __init__(self, fail_at_call: int | None = None) -> None:
         self.feature_sizes = self.timestamp_feature_sizes = {"logits": 2, "e1": 1}
@@ -50,21 +51,18 @@ class SumsOfSamples:
     def alike(self, n_samples: int) -> int:
         return n_samples
 
-    def scene(
-        self, audio: torch.Tensor, *, lengths: Sequence[int] | None = None
-    ) -> dict[str, torch.Tensor]:
+    def scene(self, audio: torch.Tensor, *, lengths: Sequence[int] | None = None) -> torch.Tensor:
         self.calls += 1
         if self.calls == self.fail_at_call:
             raise KeyboardInterrupt
         mean, peak = audio.mean(dim=1, keepdim=True), audio.abs().amax(dim=1, keepdim=True)
-        return {"logits": torch.cat([mean, 2 * mean], dim=1), "e1": peak}
+        return torch.cat([mean, 2 * mean, peak], dim=1)
 
-    def timestamps(self, audio: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    def timestamps(self, audio: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         frames = audio.unfold(1, 1600, 1600)
         mean, peak = frames.mean(dim=2), frames.abs().amax(dim=2)
         times = 50.0 * torch.arange(frames.shape[1]).expand(len(audio), -1)
-        features = {"logits": torch.stack([mean, 2 * mean], dim=-1), "e1": peak[..., None]}
-        return features, times
+        return torch.stack([mean, 2 * mean, peak], dim=-1), times
 
 
 def run(task: Task, embedder: SumsOfSamples, folder: Path, identity=IDENTITY) -> dict:
@@ -112,7 +110,7 @@ def test_a_feature_may_be_joined_from_a_second_pass(tmp_path):
     run(task, SumsOfSamples(), tmp_path)
     other = SumsOfSamples()
     other.feature_sizes = {"mels": 1}
-    other.scene = lambda audio: {"mels": audio[:, :1]}  # type: ignore[method-assign]
+    other.scene = lambda audio: audio[:, :1]  # type: ignore[method-assign]
     embed_task(task, other, tmp_path / "mels.npy", tmp_path / "mels.json", IDENTITY)
     manifests = [tmp_path / "l-e1.json", tmp_path / "mels.json"]
     joined = EmbeddedTask(task, manifests, ["logits", "e1", "mels", "e1"]).rows("fold01")
@@ -204,10 +202,8 @@ def test_two_writers_of_one_file_are_refused(tmp_path):
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_value_that_is_not_finite_is_refused_naming_clip_and_feature(tmp_path, value):
     embedder = SumsOfSamples()
-    embedder.scene = lambda audio: {  # type: ignore[method-assign]
-        "logits": torch.ones(len(audio), 2),
-        "e1": torch.full((len(audio), 1), value),
-    }
+    wrong = torch.tensor([[1.0, 1.0, value]])
+    embedder.scene = lambda audio: wrong.expand(len(audio), 3)  # type: ignore[method-assign]
     with pytest.raises(EmbeddingError, match=r"a_task: the feature e1 of clip fold00/1\.wav"):
         run(make_task(MIXED), embedder, tmp_path)
     assert not (tmp_path / "l-e1.npy").exists()

@@ -13,7 +13,8 @@ import torch
 
 from hear_mn.checkpoints import Checkpoint, CheckpointError
 from hear_mn.checkpoints import checkpoint as checkpoint_row
-from hear_mn.embedding import Precision, load_embedder
+from hear_mn.embedding import load_embedder
+from hear_mn.mobilenet_embedder import Precision
 from hear_mn.whole import write_json_whole
 from workflow_scripts.command_line import command_line
 from workflow_scripts.hear2021.embedding.embeddings import embed_task

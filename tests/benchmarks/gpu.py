@@ -17,6 +17,7 @@ from hear_mn.bias_activation import ACTIVATIONS, biased
 from hear_mn.checkpoints import checkpoint
 from hear_mn.embedding import Embedder, load_embedder
 from hear_mn.mobilenet import activate_
+from hear_mn.mobilenet_embedder import MobileNetEmbedder
 from tests.benchmarks.comparison import as_table
 from tests.benchmarks.embedding import EMBEDDINGS, run_pass
 from tests.benchmarks.inputs import InputTask, repeated
@@ -109,10 +110,10 @@ def precision_table(audio: torch.Tensor, name: str, weights: Path, device: str) 
     Differences are the largest and the mean one, as shares of the feature's largest value.
     """
     features = tuple(checkpoint(name).feature_sizes)
-    expected = load_embedder(name, weights, features, "cpu").scene(audio)
+    expected = by_feature(load_embedder(name, weights, features, "cpu"), audio)
     rows = [["feature", "float32 largest", "float32 mean", "half largest", "half mean"]]
     found = [
-        load_embedder(name, weights, features, device, precision).scene(audio)
+        by_feature(load_embedder(name, weights, features, device, precision), audio)
         for precision in ("float32", "half")
     ]
     for feature, values in expected.items():
@@ -123,6 +124,12 @@ def precision_table(audio: torch.Tensor, name: str, weights: Path, device: str) 
             cells += [f"{difference.max():.1e}", f"{difference.mean():.1e}"]
         rows.append(cells)
     return as_table(rows)
+
+
+def by_feature(embedder: Embedder, audio: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return each feature [n_sounds, size] of sounds."""
+    sizes = embedder.feature_sizes
+    return dict(zip(sizes, embedder.scene(audio).split(list(sizes.values()), dim=1), strict=True))
 
 
 def refuse_other_bits(device: str) -> str:
@@ -149,12 +156,12 @@ def short_of_memory(audio: torch.Tensor, name: str, weights: Path) -> str:
     on_device = torch.device("cuda", device)
     torch.cuda.reset_peak_memory_stats(device)
     enough = load_embedder(name, weights, ("logits", "e1"), on_device, "float32")
-    expected = enough.scene_vectors(audio)
+    expected = enough.scene(audio)
     peak = torch.cuda.max_memory_allocated(device)
     total = torch.cuda.get_device_properties(device).total_memory
     tight = load_embedder(name, weights, ("logits", "e1"), on_device, "float32")
-    assert isinstance(enough, Embedder)
-    assert isinstance(tight, Embedder)
+    assert isinstance(enough, MobileNetEmbedder)
+    assert isinstance(tight, MobileNetEmbedder)
     tight.frames_per_batch = enough.frames_per_batch
     del enough
     torch.cuda.empty_cache()
@@ -162,7 +169,7 @@ def short_of_memory(audio: torch.Tensor, name: str, weights: Path) -> str:
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            found = tight.scene_vectors(audio)
+            found = tight.scene(audio)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0, device)
     said = [str(one.message) for one in caught if "out of GPU memory" in str(one.message)]

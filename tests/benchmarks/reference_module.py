@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn.functional import conv1d, pad
 
 from hear_mn.checkpoints import Checkpoint, checkpoint, load_state_dict
-from hear_mn.embedding import SCENE_STEP_S, SCENE_WINDOW_S, TIMESTAMP_STEP_MS, TIMESTAMP_WINDOW_MS
 from hear_mn.frontend import PREEMPHASIS
 from hear_mn.mobilenet import MobileNet
 from hear_mn.variants import parse_variant
+from hear_mn.windows import SCENE_STEP_S, SCENE_WINDOW_S, TIMESTAMP_STEP_MS, TIMESTAMP_WINDOW_MS
 
 
 class ReferenceModel(nn.Module):

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from numpy.lib import format as npy
 from tqdm import tqdm
 
 from hear_mn.audio import AudioError
+from hear_mn.embedding import Embedder
 from hear_mn.whole import write_json_whole
 from workflow_scripts.hear2021.embedding.planning import existing_files
 from workflow_scripts.hear2021.tasks.task import Clip, Task
@@ -61,40 +62,6 @@ CPU_FEED = Feed(80.0, 256, piece_seconds=80.0, readers=1, ahead=2, samples=torch
 # somewhat more than a batch ahead, in int16: half of the bytes. At 32 kHz a piece is 66 MB, a
 # little under the power of two that page-locked memory comes in.
 CUDA_FEED = Feed(8192.0, 8192, piece_seconds=1024.0, readers=4, ahead=12, samples=torch.int16)
-
-
-class Embedder(Protocol):
-    """What a pass needs of a model (`hear_mn.embedding.load_embedder` gives one)."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model computes."""
-
-    @property
-    def sample_rate(self) -> int:
-        """In Hz."""
-
-    @property
-    def feature_sizes(self) -> dict[str, int]:
-        """The number of values of each feature of a scene."""
-
-    @property
-    def timestamp_feature_sizes(self) -> dict[str, int]:
-        """The number of values of each feature of a timestamp."""
-
-    def alike(self, n_samples: int) -> int:
-        """Return a number that grows with a scene's length, equal for those of one batch."""
-
-    def scene(
-        self, audio: torch.Tensor, *, lengths: Sequence[int] | None = None
-    ) -> dict[str, torch.Tensor]:
-        """Map audio (n_sounds, n_samples), float or int16, to (n_sounds, size) for each feature.
-
-        `lengths`: the samples of each sound, given where they are `alike` and differ.
-        """
-
-    def timestamps(self, audio: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """Map audio to (n_sounds, n_timestamps, size) for each feature, and the times in ms."""
 
 
 class EmbeddingError(RuntimeError):
@@ -329,19 +296,19 @@ def _computed(
     for batch, audio in batches:
         try:
             if events:
-                features, times = embedder.timestamps(audio)
+                matrix, times = embedder.timestamps(audio)
                 length = str(batch[0].n_samples)
                 if length not in progress.times_ms:
                     progress.times_ms[length] = times[0].tolist()
             elif batch[0].n_samples == batch[-1].n_samples:
-                features = embedder.scene(audio)
+                matrix = embedder.scene(audio)
             else:
-                features = embedder.scene(audio, lengths=[clip.n_samples for clip in batch])
+                matrix = embedder.scene(audio, lengths=[clip.n_samples for clip in batch])
         except AudioError as error:
             clip = f"{batch[0].split}/{batch[0].name}"
             others = f" and {len(batch) - 1} clips as long" if len(batch) > 1 else ""
             raise EmbeddingError(f"clip {clip}{others}: {error}") from error
-        yield batch, torch.cat(list(features.values()), dim=-1)
+        yield batch, matrix
 
 
 def _on_host(
@@ -352,7 +319,8 @@ def _on_host(
     What a GPU gave is yielded when it has its next batch.
     """
     if device.type != "cuda":
-        yield from ((batch, matrix, bool(_all_finite(matrix))) for batch, matrix in computed)
+        for batch, matrix in computed:
+            yield batch, matrix.contiguous(), bool(_all_finite(matrix))
         return
 
     def fetched() -> Iterator[tuple[list[Clip], list[torch.Tensor], torch.cuda.Event]]:

@@ -12,6 +12,12 @@ from typing import Any
 
 from hear_mn.checkpoints import checkpoint
 from hear_mn.variants import parse_variant
+from hear_mn.windows import (
+    SCENE_STEP_S,
+    SCENE_WINDOW_S,
+    TIMESTAMP_STEP_MS,
+    TIMESTAMP_WINDOW_MS,
+)
 from workflow_scripts.hear2021.run.configuration import Run, TaskRow, task_table
 
 # Lower bounds of what a GPU and a CPU core do, so that the times that follow are upper bounds.
@@ -27,11 +33,7 @@ UNKNOWN_CLIPS = 10_000
 UNKNOWN_SIZE = 2048
 UNKNOWN_MULTIPLY_ADDS = 20e9
 
-TIMESTAMPS_PER_SECOND = 20
-TIMESTAMP_FRAMES = 16
 FRAMES_PER_SECOND = 100
-LONG_CLIP_SECONDS = 10.0  # longer ones are windows of 10 s every 2.5 s
-WINDOW_OVERLAP = 4
 
 # A training of heareval's MLP: some hundred epochs of three products.
 EPOCHS = 200
@@ -51,7 +53,7 @@ def gpus_here() -> int:
 def embedding_rows(task: TaskRow) -> int:
     """Return about how many embeddings a task has: one a clip, or one every 50 ms."""
     if task.embedding_type == "event":
-        return int((task.hours or UNKNOWN_HOURS) * 3600 * TIMESTAMPS_PER_SECOND)
+        return int((task.hours or UNKNOWN_HOURS) * 3600 * 1000 / TIMESTAMP_STEP_MS)
     return task.clips or UNKNOWN_CLIPS
 
 
@@ -59,8 +61,8 @@ def network_frames(task: TaskRow) -> float:
     """Return how many spectrogram frames the network sees for a task."""
     seconds = (task.hours or UNKNOWN_HOURS) * 3600
     if task.embedding_type == "event":
-        return seconds * TIMESTAMPS_PER_SECOND * TIMESTAMP_FRAMES
-    overlap = WINDOW_OVERLAP if (task.sample_duration or 0) > LONG_CLIP_SECONDS else 1
+        return seconds * FRAMES_PER_SECOND * TIMESTAMP_WINDOW_MS / TIMESTAMP_STEP_MS
+    overlap = SCENE_WINDOW_S / SCENE_STEP_S if (task.sample_duration or 0) > SCENE_WINDOW_S else 1
     return seconds * FRAMES_PER_SECOND * overlap
 
 

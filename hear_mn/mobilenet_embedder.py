@@ -1,0 +1,249 @@
+"""From waveforms to what a MobileNet makes of them, batched over windows."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from hear_mn.architecture import widest_activation
+from hear_mn.audio import check_audio, on_device, waveform
+from hear_mn.checkpoints import Checkpoint
+from hear_mn.frontend import LogMel
+from hear_mn.gpu_memory import is_out_of_memory
+from hear_mn.mobilenet import MobileNet, folded, halved
+from hear_mn.windows import (
+    SCENE_STEP_S,
+    SCENE_WINDOW_S,
+    TIMESTAMP_STEP_MS,
+    TIMESTAMP_WINDOW_MS,
+)
+
+Precision = Literal["half", "float32"]
+
+# Frames of log mels in one batch, and the bytes of its largest activation. On a CPU larger batches
+# are no faster. Telling a GPU what to do with a batch takes 6 to 13 ms, so the batch should take it
+# longer: some 800 clips of 10 s for a narrow network on an H200.
+CPU_FRAMES, CUDA_FRAMES = 4096, 1 << 20
+CPU_BYTES, CUDA_BYTES = 128 << 20, 8 << 30
+CUDA_SHARE = 0.1  # of the free memory, for the largest activation
+
+
+class MobileNetEmbedder(nn.Module):
+    """A checkpoint's front end and network, giving the wanted features of any audio.
+
+    Nothing depends on train or evaluation mode, on torch's random generators or, beyond float
+    rounding, on the other sounds of a batch. Every result is float32 on the embedder's device.
+
+    Waveforms are floating point in [-1, 1], or int16 samples, which mean the same divided by 32768.
+
+    Memory: one batch of windows (the largest activation is at most 128 MiB on a CPU, and on a GPU
+    8 GiB or a tenth of the free memory; three or so are alive at a time), one padded copy of the
+    sounds in it, and the output. A GPU that still runs out of memory gets half the batch from then
+    on.
+    """
+
+    def __init__(
+        self,
+        row: Checkpoint,
+        network: MobileNet,
+        features: Sequence[str],
+        precision: Precision = "half",
+    ) -> None:
+        super().__init__()
+        if unknown := [name for name in features if name not in row.feature_sizes]:
+            raise ValueError(
+                f"{row.checkpoint} has no feature {', '.join(unknown)}; "
+                f"it has {', '.join(row.feature_sizes)}"
+            )
+        if precision not in ("half", "float32"):
+            raise ValueError(f"precision {precision!r}: must be 'half' or 'float32'")
+        self.features = tuple(features)
+        self.feature_sizes = {name: row.feature_sizes[name] for name in features}
+        self.sample_rate = row.sample_rate
+        self.precision = precision
+        self.frames_per_batch: int | None = None  # found from the memory there is, at first use
+        self.frontend = LogMel(row.sample_rate, row.n_mels, row.win_length, row.hop, row.n_fft)
+        self.network = folded(network).requires_grad_(False)
+        self._half_networks: dict[torch.device, MobileNet] = {}
+        self._tapped = tuple(name for name in self.feature_sizes if name != "mels")
+        # Values a frame: of the largest activation, or of the spectrum and what it is made of.
+        self._widest = max(widest_activation(row.width, row.strides, row.n_mels), 2 * row.n_fft)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the embedder computes."""
+        return self.frontend.filters.device
+
+    @property
+    def scene_size(self) -> int:
+        """The number of values of a scene embedding."""
+        return sum(self.feature_sizes[name] for name in self.features)
+
+    timestamp_size = scene_size
+
+    @property
+    def timestamp_feature_sizes(self) -> dict[str, int]:
+        """The size of every feature at a timestamp: that of a scene."""
+        return self.feature_sizes
+
+    @property
+    def _scene_window_and_step(self) -> tuple[int, int]:
+        return round(SCENE_WINDOW_S * self.sample_rate), round(SCENE_STEP_S * self.sample_rate)
+
+    def alike(self, n_samples: int) -> int:
+        """Return a number that is equal for scenes whose lengths may differ in one batch."""
+        window, step = self._scene_window_and_step
+        if n_samples <= window:
+            return self.frontend.frames(n_samples)
+        return n_samples // step * step  # as many windows; no number of frames is as large
+
+    def scene(self, audio: Tensor, *, lengths: Sequence[int] | None = None) -> Tensor:
+        """Return the features, side by side [n_sounds, scene_size], of whole sounds.
+
+        Up to 10 s (inclusive) a sound is embedded whole. A longer one is padded by 5 s of
+        reflection and its embedding is the mean over windows of 10 s every 2.5 s.
+
+        Args:
+            audio: the waveforms [n_sounds, n_samples].
+            lengths: the samples of each sound, where they differ; all `alike`.
+
+        Raises:
+            AudioError: for audio that cannot be embedded.
+        """
+        check_audio(audio, self.frontend.minimum_samples, self.sample_rate, lengths)
+        window, step = self._scene_window_and_step
+        if audio.shape[1] <= window:
+            return self._embed_windows(audio, audio.shape[1], step, 0, lengths)[:, 0]
+        return self._embed_windows(audio, window, step, window // 2, lengths).mean(1)
+
+    def timestamps(self, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the features [n_sounds, n_timestamps, timestamp_size] and the times in ms.
+
+        Timestamp i is a window of 160 ms centred at 50 * i ms, the audio padded by 80 ms of
+        reflection; the times are float32 [n_sounds, n_timestamps]. Raises AudioError.
+        """
+        window, step = (
+            ms * self.sample_rate // 1000 for ms in (TIMESTAMP_WINDOW_MS, TIMESTAMP_STEP_MS)
+        )
+        check_audio(audio, window // 2 + 1, self.sample_rate)
+        vectors = self._embed_windows(audio, window, step, window // 2)
+        times = torch.arange(vectors.shape[1], device=vectors.device) * float(TIMESTAMP_STEP_MS)
+        return vectors, times.repeat(len(audio), 1)
+
+    def _embed_windows(
+        self,
+        audio: Tensor,
+        length: int,
+        step: int,
+        padding: int,
+        lengths: Sequence[int] | None = None,
+    ) -> Tensor:
+        """Return the vectors [n_sounds, n_windows, size] of the windows of the padded audio.
+
+        `lengths`: the samples of each sound, where they differ; all of as many windows.
+        """
+        n_windows = (audio.shape[1] + 2 * padding - length) // step + 1
+        vectors = torch.empty(len(audio), n_windows, self.scene_size, device=self.device)
+        sound = 0
+        while sound < len(audio):
+            limit = max(1, self._frames_per_batch() // self.frontend.frames(length))
+            sounds = slice(sound, sound + max(1, limit // n_windows))
+            ends = lengths[sounds] if lengths else None
+            try:
+                with torch.inference_mode():
+                    padded = self._padded(audio[sounds], padding, ends)
+                    for first in range(0, n_windows, limit):
+                        last = min(first + limit, n_windows) - 1
+                        span = padded[:, first * step : last * step + length]
+                        vectors[sounds, first : last + 1] = self._embed_span(
+                            span, length, step, None if padding else ends
+                        )
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._halve_batch(limit)
+                continue
+            sound = sounds.stop
+        return vectors
+
+    def _padded(self, audio: Tensor, padding: int, lengths: Sequence[int] | None) -> Tensor:
+        audio = waveform(audio, self.device)
+        if not padding:
+            return audio
+        if lengths is None:
+            return pad(audio, (padding, padding), mode="reflect")
+        last = on_device(lengths, self.device)[:, None] - 1
+        samples = torch.arange(-padding, audio.shape[1] + padding, device=self.device).abs()
+        return audio.gather(1, last - (last - samples).abs())
+
+    def _embed_span(
+        self, audio: Tensor, length: int, step: int, lengths: Sequence[int] | None
+    ) -> Tensor:
+        """Return the vectors [n_sounds, n_windows, size] of the windows of a few seconds."""
+        half = self.precision == "half" and self.device.type == "cuda"
+        with _without_tensor_float_32():
+            mels = self.frontend.windows(audio, length, step, half=half, lengths=lengths)
+            mels = mels.flatten(0, 1)
+            found = {"mels": mels.mean(-1)}
+            if self._tapped:
+                network = self._half_network() if half else self.network
+                images = mels.half() if half else mels
+                # Written in this order, or convolutions of one channel would leave the network's.
+                images = images.unsqueeze(1).contiguous(memory_format=torch.channels_last)
+                found |= network(images, self._tapped)
+        joined = torch.cat([found[name].float() for name in self.features], dim=1)
+        return joined.view(len(audio), -1, self.scene_size)
+
+    def _half_network(self) -> MobileNet:
+        if self.device not in self._half_networks:
+            self._half_networks[self.device] = halved(self.network)
+        return self._half_networks[self.device]
+
+    def _frames_per_batch(self) -> int:
+        if self.frames_per_batch is None:
+            if self.device.type == "cuda":
+                free, _ = torch.cuda.mem_get_info(self.device)
+                most, memory = CUDA_FRAMES, min(CUDA_BYTES, CUDA_SHARE * free)
+            else:
+                most, memory = CPU_FRAMES, CPU_BYTES
+            value_bytes = torch.finfo(torch.float32).bits // 8
+            self.frames_per_batch = min(most, int(memory / (self._widest * value_bytes)))
+        return self.frames_per_batch
+
+    def _halve_batch(self, windows: int) -> None:
+        """Halve the batch after the GPU ran out of memory on one of `windows`."""
+        if windows == 1:
+            raise  # noqa: PLE0704 - called where the error is handled
+        assert self.frames_per_batch is not None
+        self.frames_per_batch //= 2
+        torch.cuda.empty_cache()
+        warnings.warn(
+            f"out of GPU memory with {windows} windows a batch; going on with half of that",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+
+
+@contextmanager
+def _without_tensor_float_32() -> Iterator[None]:
+    """Round no input of a float32 convolution or product to 10 bits.
+
+    cuDNN does so by default, and products where a program or its environment has asked for it.
+    """
+    # By the newer of torch's two interfaces: the older one refuses to be read after its use.
+    backends: Any = torch.backends  # whose types leave out some of its attributes
+    settings = [backends.cudnn.conv, backends.cuda.matmul]
+    before = [setting.fp32_precision for setting in settings]
+    for setting in settings:
+        setting.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        for setting, precision in zip(settings, before, strict=True):
+            setting.fp32_precision = precision
