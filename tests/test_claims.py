@@ -1,12 +1,19 @@
 """The reference's own sentences come out of the numbers, and so do one's own."""
 
 import json
+import math
 
 import pytest
 
 from workflow_scripts.hear2021.report.claims import duel, new_bests, write_claims
 from workflow_scripts.hear2021.report.published import read_published
-from workflow_scripts.hear2021.report.tables import Comparison, Missing, reported_tasks, score_table
+from workflow_scripts.hear2021.report.tables import (
+    PUBLISHED,
+    Comparison,
+    Missing,
+    reported_tasks,
+    score_table,
+)
 from workflow_scripts.hear2021.run.configuration import task_table
 
 BEST = "mn40_as_ext_e1_l_all_se"
@@ -71,18 +78,34 @@ def test_a_zero_of_ones_own_is_a_loss(tmp_path):
 
 
 def test_a_run_of_a_published_variant_is_compared_with_it(tmp_path):
-    path = tmp_path / "mn04_as_e1_l/esc50-v2.0.0-full.json"
-    path.parent.mkdir()
-    path.write_text(json.dumps({"test": {"test_score": 0.947499991}}))
-    text = write_claims(compare(tmp_path, ["mn04_as_e1_l"]), [], [], "")
-    assert "Against the published run of the same variant: +3.11 points" in text
+    for task, score in (("esc50-v2.0.0-full", 0.947499991), ("tfds_crema_d-1.0.0-full", 0.2)):
+        path = tmp_path / f"mn04_as_e1_l/{task}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps({"test": {"test_score": score}}))
+    comparison = compare(tmp_path, ["mn04_as_e1_l"])
+    text = write_claims(comparison, [], [], "")
+    esc50, crema = (
+        100 * (ours - comparison.cell("mn04_as_e1_l", task, PUBLISHED)["normalised"])
+        for task in comparison.tasks
+        if not math.isnan(ours := comparison.cell("mn04_as_e1_l", task)["normalised"])
+    )
+    assert f"{esc50:.2f}" == "3.11"
+    assert crema < -20
+    assert (
+        f"Against the published run of the same variant: {(esc50 + crema) / 2:+.2f} points of "
+        f"normalised score on average over 2 tasks, at most {crema:+.2f} (CREMA-D)."
+    ) in text
 
 
 def test_synthetic_runs_say_so_and_claim_nothing_against_published_systems(tmp_path):
     missing = [Missing("mn04_seeded_e1", "mini_vowels", "no score file x")]
     comparison = compare(tmp_path, ["mn04_seeded_e1"], benchmark="mini")
-    text = write_claims(comparison, ["PaSST"], missing, "synthetic audio")
+    text = write_claims(comparison, ["PaSST", "OpenL3"], missing, "synthetic audio")
     assert "**synthetic audio**" in text
     assert "Better than" not in text
-    assert "- PaSST: no published score on any of these tasks." in text
-    assert "- mn04_seeded_e1 on mini_vowels: no score file x." in text
+    assert "| mn04_seeded_e1 | n/a | n/a | n/a | n/a |" in text
+    assert text.endswith(
+        "## What was not compared, and remarks\n\n"
+        "- mn04_seeded_e1 on mini_vowels: no score file x.\n"
+        "- PaSST, OpenL3: no published score on any of these tasks.\n"
+    )

@@ -52,6 +52,13 @@ def test_what_a_run_leaves_out_is_hearevals_protocol_on_a_cpu():
     assert (run.evaluation_device, run.task_sources, run.weights) == ("cpu", {}, {})
 
 
+def test_a_key_that_is_missing_is_named():
+    run = config()
+    del run["tasks"]
+    with pytest.raises(ConfigurationError, match="top level: 'tasks' is a required property"):
+        read_run(run)
+
+
 def test_a_task_that_is_nowhere_to_be_had_is_refused_before_any_job():
     with pytest.raises(
         ConfigurationError, match=r"tasks: spoken_digit-1\.0\.9-small .*task_sources"
@@ -83,7 +90,7 @@ def table_with(rows: list[dict], name: str, folder, monkeypatch) -> None:
         writer = csv.DictWriter(table, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    shutil.copytree(CONFIG / "schemas", folder / "schemas")
+    shutil.copytree(CONFIG / "schemas", folder / "schemas", dirs_exist_ok=True)
     monkeypatch.setattr(configuration, "CONFIG", folder)
 
 
@@ -120,6 +127,7 @@ def test_a_table_with_semicolons_is_refused_with_what_is_expected(tmp_path, monk
     [
         ({}, "esc50-mine is not of HEAR 2021 and cannot be averaged into"),
         ({"display_name": "ESC-50"}, "line 3: the display_name 'ESC-50' again"),
+        ({"clips": "many"}, "line 3.*'many'"),
         (
             {"url": "https://example.org/esc50.tar.gz"},
             "line 3 cannot be used:\n  url: .*Where Zenodo has the archive",
@@ -160,7 +168,22 @@ def test_a_checkpoint_that_would_be_taken_for_another_or_is_incomplete_is_refuse
     tuned = rows[0] | {"checkpoint": "tuned"} | cells
     table_with([*rows, tuned], "checkpoints", tmp_path, monkeypatch)
     with pytest.raises(ConfigurationError, match=message):
-        configuration._check_checkpoints()
+        read_run(config())
+
+
+def test_a_wrong_row_of_the_table_of_variants_is_named(tmp_path, monkeypatch):
+    table_with(rows_of("checkpoints", "mn04_as"), "checkpoints", tmp_path, monkeypatch)
+    variant = rows_of("variants", "mn04_as_e1_l")[0] | {"variant": "mn04-as"}
+    table_with([variant], "variants", tmp_path, monkeypatch)
+    with pytest.raises(ConfigurationError, match=r"variants\.csv, line 2 .*\n  variant: 'mn04-as'"):
+        read_run(config())
+
+
+def test_a_home_is_found_in_the_path_of_a_file_of_ones_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "tuned.pt").write_bytes(b"")
+    weights = read_run(config(weights={"mn04_as": "~/tuned.pt"})).weights
+    assert weights == {"mn04_as": str(tmp_path / "tuned.pt")}
 
 
 def test_weights_of_ones_own_are_not_untrained(tmp_path):
@@ -172,13 +195,14 @@ def test_weights_of_ones_own_are_not_untrained(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"varaints": ["mn04_as_e1"]}, "unknown key 'varaints'. Allowed: benchmark, "),
+        ({"varaints": ["mn04_as_e1"]}, "top level: unknown key 'varaints'. Allowed: benchmark, "),
         ({"precision": "int8"}, "precision: 'int8'. Allowed: 'half', 'float32'"),
         ({"pathvars": {"scratch": "~/hear"}}, "pathvars.scratch: '~/hear' does not match"),
         ({"variants": ["mn04_as_e1_l", "mn04_e1_l"]}, "mn04_e1_l is mn04_as_e1_l, which is there"),
         ({"grid_points": 17}, "grid_points: 17 is greater than the maximum of 16"),
         ({"seeds": 0}, "seeds: 0 is less than the minimum of 1"),
         ({"tasks": ["esc50"]}, "tasks: 'esc50' is not a row of config/tasks.csv. Did you mean "),
+        ({"tasks": ["birdsong"]}, "tasks: 'birdsong' is not a row of config/tasks.csv. Known: "),
         ({"variants": ["mn04_as_e2"]}, "variants: .*mn04_as_e2"),
         ({"variants": []}, "variants: "),
         ({"weights": {"mn04": "x.pt"}}, "weights: 'mn04' is not a row of config/checkpoints.csv"),

@@ -1,14 +1,16 @@
 """What a job holds of its machine."""
 
 import ctypes
+import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 
 import pytest
 import torch
 
 from workflow_scripts.hear2021.run import devices
-from workflow_scripts.hear2021.run.devices import DeviceError, claimed_device
+from workflow_scripts.hear2021.run.devices import DeviceError, claimed_device, memory_and_device
 
 USE_AGAIN = """
 import resource, sys
@@ -49,9 +51,10 @@ def test_a_gpu_that_torch_cannot_use_stops_a_job_instead_of_leaving_it_on_the_cp
     (tmp_path / "version").write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module 470.82\n")
     with pytest.raises(DeviceError, match=r"470\.82.*sees no GPU"), claimed_device():
         pass
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    with claimed_device() as device:
-        assert device == torch.device("cpu")
+    for hidden in ("-1", ""):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+        with claimed_device() as device:
+            assert device == torch.device("cpu")
 
 
 @pytest.fixture
@@ -68,8 +71,8 @@ def two_gpus(tmp_path, monkeypatch):
         "device_count": lambda: 2,
         "get_device_properties": Properties,
         "get_device_capability": lambda index: (9, 0) if index == 0 else (7, 0),
-        "get_device_name": lambda index: ["H100", "V100"][index],
-        "get_arch_list": lambda: ["sm_75", "sm_80", "sm_90", "compute_90"],
+        "get_device_name": lambda device: ["H100", "V100"][torch.device(device).index],
+        "get_arch_list": lambda: ["sm_75", "sm_80", "sm_90a", "compute_90"],
         "set_device": lambda index: None,
     }.items():
         monkeypatch.setattr(torch.cuda, name, answer)
@@ -82,3 +85,50 @@ def test_a_job_holds_a_gpu_of_its_own(two_gpus):
             claimed_device().__enter__()
     with claimed_device() as again:
         assert again == first
+
+
+@pytest.mark.parametrize("capability", [(7, 5), (8, 6), (12, 0)])
+def test_a_gpu_is_used_if_it_is_no_older_than_torch_was_made_for(two_gpus, monkeypatch, capability):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: capability)
+    with claimed_device() as device:
+        assert device == torch.device("cuda", 0)
+
+
+def test_a_job_waits_until_a_gpu_is_free(two_gpus, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (9, 0))
+    current = []
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    with claimed_device(), ExitStack() as other_job:
+        assert other_job.enter_context(claimed_device()) == torch.device("cuda", 1)
+        monkeypatch.setattr(devices.time, "sleep", lambda seconds: other_job.close())
+        with claimed_device() as freed:
+            assert freed == torch.device("cuda", 1)
+            assert current == [0, 1, 1]
+
+
+def test_a_job_that_fails_leaves_its_gpu_to_others(two_gpus):
+    with pytest.raises(MemoryError), claimed_device():
+        raise MemoryError
+    with claimed_device() as device:
+        assert device == torch.device("cuda", 0)
+
+
+def test_a_job_says_where_it_ran_and_how_much_memory_it_took(monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2")
+    measured = memory_and_device(torch.device("cpu"))
+    assert 10e6 < measured.pop("peak_memory_bytes") < 1e12
+    assert measured == {
+        "device": "cpu",
+        "cuda_visible_devices": "2",
+        "host": socket.gethostname(),
+        "slurm_job_id": "17",
+        "threads": torch.get_num_threads(),
+        "peak_gpu_memory_bytes": 0,
+    }
+
+
+def test_a_job_on_a_gpu_says_which_and_how_much_of_its_memory_it_took(two_gpus, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: device.index + 5)
+    measured = memory_and_device(torch.device("cuda", 0))
+    assert (measured["device"], measured["peak_gpu_memory_bytes"]) == ("H100", 5)

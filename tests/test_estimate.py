@@ -106,18 +106,35 @@ def test_an_evaluation_takes_the_products_of_its_trainings():
     assert resources.evaluate_minutes(RUN)(wildcards, 1) == math.ceil(10 + expected / 60)
 
 
-@pytest.mark.parametrize(
-    "limit",
-    [
-        resources.embed_minutes,
-        resources.evaluate_minutes(RUN),
-        resources.evaluate_on_gpu_minutes(RUN),
-        resources.prepare_minutes,
-    ],
-)
+LIMITS = [
+    resources.embed_minutes,
+    resources.evaluate_minutes(RUN),
+    resources.evaluate_on_gpu_minutes(RUN),
+    resources.prepare_minutes,
+]
+
+
+@pytest.mark.parametrize("limit", LIMITS)
 def test_a_job_gets_more_time_at_each_attempt(limit):
     wildcards = SimpleNamespace(task=ESC50.task, checkpoint="mn40_as", variant="mn40_as_e1_l")
     assert limit(wildcards, 1) < limit(wildcards, 2) < limit(wildcards, 3)
+
+
+@pytest.mark.parametrize("kind", ["scene", "event"])
+@pytest.mark.parametrize("limit", [*LIMITS, resources.embed_memory, resources.evaluate_memory])
+def test_a_task_of_unknown_size_gets_no_less_than_esc50(limit, kind, monkeypatch):
+    unknown = dict.fromkeys(("folds", "clips", "labels", "sample_duration", "hours"))
+    ours = dataclasses.replace(ESC50, task="ours", embedding_type=kind, **unknown)
+    monkeypatch.setattr(resources, "task_table", lambda: {ESC50.task: ESC50, "ours": ours})
+    of_ours, of_esc50 = (
+        SimpleNamespace(task=task, checkpoint="mn40_as", variant="mn40_as_e1_l")
+        for task in ("ours", ESC50.task)
+    )
+    assert limit(of_ours, 1) >= limit(of_esc50, 1)
+
+
+def test_preparing_takes_a_minute_for_an_hour_of_audio():
+    assert resources.prepare_minutes(SimpleNamespace(task="maestro-v3.0.0-5h"), 1) == 10 + 7
 
 
 def test_an_evaluation_gets_time_for_its_grid_points_folds_and_seeds():
@@ -139,6 +156,16 @@ def test_an_evaluation_has_room_for_its_embeddings_twice():
     assert 2 * matrix < resources.evaluate_memory(wildcards, 1) < 3 * matrix
 
 
+def test_the_longest_evaluation_of_the_study_takes_the_minutes_that_the_documents_say():
+    limit = resources.evaluate_on_gpu_minutes(RUN)
+    minutes = [
+        limit(SimpleNamespace(task=row.task, variant=variant.name), 1)
+        for variant in RUN.variants
+        for row in RUN.tasks
+    ]
+    assert max(minutes) == 722
+
+
 def test_a_wider_network_gets_more_time():
     narrow, wide = (resources.embed_seconds(ESC50, name) for name in ("mn04_as", "mn40_as"))
     assert narrow < wide
@@ -149,3 +176,11 @@ def test_a_wider_network_gets_more_time():
 def test_the_gpus_that_a_process_may_use_are_counted(monkeypatch, visible, count):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert resources.gpus_here() == count
+
+
+def test_the_gpus_of_a_machine_are_counted_where_none_are_chosen(monkeypatch, tmp_path):
+    for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm", "null"):
+        (tmp_path / name).touch()
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(resources, "Path", {"/dev": tmp_path}.get)
+    assert resources.gpus_here() == 2

@@ -3,11 +3,13 @@
 import csv
 import itertools
 import json
+import math
 import shutil
 from xml.etree import ElementTree
 
 import matplotlib as mpl
 import pytest
+from matplotlib import cbook
 from matplotlib.text import Text
 from PIL import Image
 
@@ -18,7 +20,13 @@ from workflow_scripts.hear2021.report.figure_table import (
     figures_of_run,
     published_figures,
 )
-from workflow_scripts.hear2021.report.figures import Complexity, FigureError, draw, save
+from workflow_scripts.hear2021.report.figures import (
+    Complexity,
+    FigureError,
+    draw,
+    save,
+)
+from workflow_scripts.hear2021.report.figures.categories import _statistics
 from workflow_scripts.hear2021.report.published import read_published
 from workflow_scripts.hear2021.report.tables import (
     Comparison,
@@ -223,6 +231,15 @@ def test_a_box_says_how_many_tasks_it_counts_if_not_all(comparisons):
     assert [text.get_text() for text in texts(figure)].count("6/7") == 1
 
 
+@pytest.mark.parametrize("count", range(1, 10))
+def test_a_box_has_the_quartiles_and_whiskers_that_matplotlib_gives_it(count):
+    values = [0.5, 0.9, 0.55, 0.1, 0.6, 1.9, 0.52, 0.58, 0.62][:count]
+    [expected] = cbook.boxplot_stats(values)
+    box = _statistics(values)
+    for key in ("whislo", "q1", "med", "q3", "whishi"):
+        assert box[key] == pytest.approx(expected[key])
+
+
 def test_a_box_drawn_from_published_statistics_says_so(comparisons):
     shown = [
         text.get_text()
@@ -230,6 +247,23 @@ def test_a_box_drawn_from_published_statistics_says_so(comparisons):
     ]
     assert "mn40_as_ext_e1_l_mels†" in shown
     assert any("statistics of a published box plot" in text for text in shown)
+
+
+def test_bars_stand_clear_of_each_other_whatever_the_number_of_models(comparisons):
+    panels = draw(figure_table()["by_task"], comparisons["study"], {}).axes
+    assert len({len(axes.containers) for axes in panels}) > 1
+    for axes in panels:
+        bars = sorted((bar.get_x(), bar.get_width()) for each in axes.containers for bar in each)
+        for (left, width), (right, _) in itertools.pairwise(bars):
+            assert left + width <= right + 1e-9
+
+
+@pytest.mark.parametrize("name", ["by_category", "by_task", "by_task_and_model"])
+def test_a_figure_of_all_scores_has_no_note_of_missing_ones(name, tmp_path):
+    comparison = compare(tmp_path, ["mn04_seeded_mels", "mn04_seeded_e1"], "mini")
+    shown = " ".join(text.get_text() for text in texts(draw(figure_table()[name], comparison, {})))
+    for note in ("n/a", "the score is zero", "Framed", "*", "Under a box", "†", "published"):
+        assert note not in shown
 
 
 def test_published_systems_are_named_as_such_beside_a_run(comparisons):
@@ -296,6 +330,20 @@ def test_variants_too_close_together_for_their_names_are_named_below(tmp_path):
     shown = " ".join(text.get_text().replace("\n", "") for text in texts(figure))
     assert "Without room for a name at the point: mn40_as_ext" in shown
     assert all(variant in shown.replace(" ", "") for variant in comparison.own)
+
+
+@pytest.mark.parametrize("name", ["by_task", "by_category"])
+def test_the_axis_reaches_above_the_highest_score(name, tmp_path):
+    variant, first, best = STUDY[0], "esc50-v2.0.0-full", "vox_lingua_top10-hear2021-full"
+    (tmp_path / variant).mkdir()
+    (tmp_path / variant / f"{best}.json").write_text(json.dumps({"test": {"test_score": 1.0}}))
+    comparison = compare(tmp_path, [variant], without={(variant, first), (variant, best)})
+    values = comparison.normalised(variant)
+    highest = max(value for value in values if not math.isnan(value))
+    assert math.isnan(values[0])
+    assert highest > 1.3
+    [axes] = draw(figure_table()[name], comparison, {}).axes
+    assert axes.get_ylim()[1] > highest
 
 
 def test_a_dollar_in_a_notice_is_a_dollar(comparisons):

@@ -1,7 +1,11 @@
 """Which evaluations share a SLURM job."""
 
+from dataclasses import replace
+
+import pytest
+
 from workflow_scripts.hear2021.run.configuration import task_table
-from workflow_scripts.hear2021.run.groups import group_of
+from workflow_scripts.hear2021.run.groups import group_of, is_short
 
 
 def test_only_short_evaluations_share_a_job():
@@ -12,3 +16,20 @@ def test_only_short_evaluations_share_a_job():
     assert groups["mini_vowels"] == "evaluate_mn04_as_mini_vowels"
     for long in ("esc50-v2.0.0-full", "fsd50k-v1.0-full", "dcase2016_task2-hear2021-full"):
         assert groups[long] is None, long
+
+
+@pytest.mark.parametrize(
+    ("changes", "short"),
+    [
+        ({"clips": 599}, True),
+        ({"clips": 600}, False),
+        ({"clips": None}, False),
+        ({"clips": 599, "sample_duration": 30.0}, True),
+        ({"clips": 59, "sample_duration": 100.0, "embedding_type": "event"}, True),
+        ({"clips": 60, "sample_duration": 100.0, "embedding_type": "event"}, False),
+        ({"clips": 599, "sample_duration": None, "embedding_type": "event"}, True),
+        ({"clips": 599, "sample_duration": 4.0, "embedding_type": "event"}, True),
+    ],
+)
+def test_a_task_is_long_from_600_clips_on_or_as_many_times_10_seconds_of_events(changes, short):
+    assert is_short(replace(task_table()["esc50-v2.0.0-full"], **changes)) == short

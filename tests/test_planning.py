@@ -43,11 +43,14 @@ def test_a_new_part_is_embedded_alone_and_the_finished_file_is_kept():
 
 
 def test_files_are_in_the_order_they_were_made_in_whatever_their_dates(tmp_path):
-    (tmp_path / "mels.json").write_text(json.dumps({"made_after": []}))
-    (tmp_path / "e1-mels.json").write_text(json.dumps({"made_after": ["mels"]}))
-    (tmp_path / ".hidden.json").write_text("{}")
-    (tmp_path / "mels.json").touch()
-    assert existing_files(tmp_path) == ["mels", "e1-mels"]
+    made = ["mels", "l-e1", "clf", "all_se"]
+    for folder, names in ((tmp_path / "one", made), (tmp_path / "other", made[::-1])):
+        folder.mkdir()
+        (folder / ".hidden.json").write_text("{}")
+        for name in names:
+            before = made[: made.index(name)]
+            (folder / f"{name}.json").write_text(json.dumps({"made_after": before}))
+        assert existing_files(folder) == made
 
 
 def test_a_newer_file_does_not_take_the_place_of_an_older_one():

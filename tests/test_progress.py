@@ -2,11 +2,21 @@
 
 import logging
 import os
+import re
 from pathlib import Path
 
 import pytest
 
-from workflow_scripts.hear2021.run.progress import Job, RunMessages, gather_performance, on_gpu
+from workflow_scripts.hear2021.run import progress
+from workflow_scripts.hear2021.run.progress import (
+    Job,
+    RunMessages,
+    WithoutJobEvents,
+    duration,
+    gather_performance,
+    on_gpu,
+    write_performance,
+)
 from workflow_scripts.hear2021.run.site import running_jobs
 
 
@@ -92,24 +102,37 @@ def test_the_performance_table_joins_benchmarks_with_what_jobs_measured(tmp_path
         file.write_text(content)
     embed, prepare = gather_performance(tmp_path, {"mn04_as", "mn04_as_e1"}, {"esc50"})
     assert gather_performance(tmp_path, {"mn10_as"}, {"fsd50k"}) == []
+    assert gather_performance(tmp_path, {"mn10_as"}, {"esc50"}) == [prepare]
     assert (embed["model"], embed["task"], embed["parts"]) == ("mn04_as", "esc50", "e1-l")
     assert (embed["seconds"], embed["device"], embed["slurm_job_id"]) == (12.5, "H200", "17")
+    assert (embed["cpu_seconds"], embed["peak_memory_mb"]) == (20.0, 900.0)
+    assert embed["clips_per_second"] == 400.0
     assert embed["peak_gpu_memory_mb"] == 2.0
     assert (prepare["rule"], prepare["task"], prepare["seconds"]) == ("prepare_task", "esc50", 3.0)
+    write_performance([embed, prepare], tmp_path / "performance.csv")
+    header, first, second = (tmp_path / "performance.csv").read_bytes().split(b"\n")[:3]
+    assert header.startswith(b"rule,model,task,parts,seconds,cpu_seconds,peak_memory_mb,")
+    assert first.startswith(b"embed,mn04_as,esc50,e1-l,12.5,20.0,900.0,,H200,2.0,")
+    assert second == b"prepare_task,,esc50,,3.0,,,,,,,,,,,"
 
 
 def test_an_evaluation_of_a_task_with_dots_in_its_name_keeps_its_measures(tmp_path):
     pair = Path("mn04_as_e1", "esc50-v2.0.0-full")
     for path, content in {
         f"benchmarks/evaluate/{pair}.jsonl": '{"s": 60.0}\n',
-        f"scores/{pair}.json": '{"provenance": {"device": "H200"}}',
+        f"scores/{pair}.json": '{"provenance": {"device": "H200", "seconds": 50.0}}',
     }.items():
         file = tmp_path / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(content)
     (row,) = gather_performance(tmp_path, {pair.parent.name}, {pair.name})
-    assert row["device"] == "H200"
+    assert (row["rule"], row["model"], row["task"]) == ("evaluate", pair.parent.name, pair.name)
+    assert (row["device"], row["seconds"]) == ("H200", 60.0)
     assert on_gpu(row)
+    (tmp_path / "scores" / f"{pair}.json").unlink()
+    (row,) = gather_performance(tmp_path, {pair.parent.name}, {pair.name})
+    assert (row["device"], row["seconds"]) == ("", 60.0)
+    assert not on_gpu(row)
 
 
 def test_a_squeue_that_fails_during_a_run_costs_a_progress_line_its_count_and_no_job(
@@ -134,3 +157,132 @@ def test_a_message_that_cannot_be_made_ends_no_run(capsys):
     happened(messages, "job_finished", job_id=1)
     assert "FileNotFoundError: esc50.json" in capsys.readouterr().err
     assert "1 of 1 pairs" in messages.counts()
+
+
+def test_jobs_that_slurm_has_not_begun_are_waiting(messages):
+    follower, _ = messages
+    happened(follower, "job_info", jobid=1)
+    assert "0 of 2 pairs | jobs: 0 done, 1 running, 2 waiting" in follower.counts()
+    happened(follower, "job_info", jobid=2)
+    assert "0 done, 1 running, 2 waiting" in follower.counts()
+
+
+def test_the_time_left_follows_from_the_estimates_of_what_was_not_done_here(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    lines = []
+    follower = RunMessages(lines.append, lambda variant, task: 0.5)
+    task = {"task": "esc50"}
+    jobs = {
+        1: Job("fetch_task", task, 5),
+        2: Job("embed", task | {"checkpoint": "mn04_as"}, 30),
+        3: Job("evaluate", task | {"variant": "mn04_as_l"}, 10),
+        4: Job("plot", {"benchmark": "mini"}, 10),
+    }
+    clock[0] = 5000.0
+    follower.begin(jobs)
+    happened(follower, "job_finished", job_id=1)
+    assert follower.counts().endswith("1 done, 0 running, 3 waiting")
+    happened(follower, "job_info", jobid=2)
+    clock[0] += 3600.0
+    happened(follower, "job_finished", job_id=2)
+    assert lines == ["embed mn04_as on esc50: done in 60 min"]
+    assert follower.counts().endswith("2 done, 0 running, 2 waiting | about 20 min left")
+    happened(follower, "job_error", jobid=4)
+    assert lines[1:] == ["Failed: plot mini: no log was written"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (89, "89 s"),
+        (90, "2 min"),
+        (89 * 60, "89 min"),
+        (90 * 60, "1 h 30 min"),
+        (3 * 3600 + 300, "3 h 05 min"),
+        (48 * 3600, "2 d 0 h"),
+        (76 * 3600, "3 d 4 h"),
+    ],
+)
+def test_a_time_is_told_in_its_two_largest_units(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_the_summary_has_the_five_longest_jobs_and_the_hours_on_gpus(messages):
+    follower, _ = messages
+    minutes = (0, 3, 6, 2, 5, 1, 4)
+    follower.begin({n: Job("embed", {"task": f"of_{n}"}, 30, seconds=60.0 * n) for n in minutes})
+    rows = [{"seconds": 1800.0, "device": device} for device in ("H100", "H200", "cpu", "")]
+    summary = follower.summary(rows, Path("performance.csv"))
+    assert "GPU hours of all finished jobs: 1.00\n" in summary
+    assert "Not run" not in summary
+    longest = re.findall(r"(\S+ \w+)  embed (\w+)$", summary, re.MULTILINE)
+    assert [job for _, job in longest] == ["of_6", "of_5", "of_4", "of_3", "of_2"]
+    assert longest[0][0] == "6 min"
+    assert summary.endswith("Every job's time, memory and device: performance.csv")
+
+
+@pytest.mark.parametrize(
+    ("number", "log", "said", "why"),
+    [
+        (2, "reading\nepoch 1\repoch 2\n\n", None, "epoch 2"),
+        (2, "m\xe9moire", None, "m\ufffdmoire"),
+        (2, "", None, "no log was written"),
+        (3, "", None, "no log was written"),
+        (3, "", "SLURM: 'TIMEOUT'. For further error details see x", "SLURM: 'TIMEOUT'"),
+    ],
+)
+def test_a_failure_is_told_by_the_last_line_of_the_log_and_by_slurm(
+    messages, tmp_path, number, log, said, why
+):
+    follower, lines = messages
+    (tmp_path / "2.log").write_text(log, encoding="latin-1")
+    happened(follower, "job_error", jobid=number, rule_msg=said)
+    assert lines[0].endswith(f" on esc50: {why}")
+
+
+def test_jobs_that_share_a_slurm_job_are_told_of_its_log(messages, tmp_path):
+    follower, lines = messages
+    log = tmp_path / "slurm.log"
+    log.write_text("slurmstepd: killed\n")
+    members = [{"jobid": 2}, {"jobid": 77}]
+    happened(follower, "group_error", job_error_info=members, aux_logs=[log])
+    happened(follower, "job_error", jobid=2, log=[tmp_path / "2.log"])
+    assert lines == ["Failed: evaluate mn04_as_e1 on esc50: slurmstepd: killed"]
+    summary = follower.summary([], Path("performance.csv"))
+    assert re.findall(r"log: (.*)", summary) == [str(log)]
+
+
+def test_a_pair_names_each_failed_job_that_it_needs(messages):
+    follower, _ = messages
+    for number in (2, 1):
+        happened(follower, "job_error", jobid=number)
+    assert re.findall(r"(\w+) \S+ on esc50 failed", follower.reasons()["mn04_as_e1", "esc50"]) == [
+        "embed",
+        "evaluate",
+    ]
+    happened(follower, "job_finished", job_id=2)
+    assert list(follower.reasons()) == [("mn04_as_l", "esc50")]
+
+
+@pytest.mark.parametrize(
+    ("event", "message", "shown"),
+    [
+        ("job_info", "", False),
+        ("job_started", "", False),
+        ("job_finished", "", False),
+        ("job_error", "", False),
+        ("group_info", "", False),
+        ("group_error", "", False),
+        ("progress", "", False),
+        ("shellcmd", "", False),
+        (None, "Select jobs to execute...", False),
+        (None, "No SLURM account given, trying to guess.", False),
+        ("run_info", "Job stats", True),
+        (None, "Failed: embed mn04_as on esc50", True),
+    ],
+)
+def test_the_terminal_has_what_snakemake_says_but_not_of_each_job(event, message, shown):
+    record = logging.LogRecord("snakemake", logging.INFO, "", 0, message, None, None)
+    vars(record).update({"event": event})
+    assert WithoutJobEvents().filter(record) == shown

@@ -15,8 +15,10 @@ from workflow_scripts.hear2021.report.tables import (
     OWN,
     Comparison,
     UnknownModel,
+    read_score_table,
     reported_tasks,
     score_table,
+    write_table,
 )
 from workflow_scripts.hear2021.run.configuration import task_table
 from workflow_scripts.hear2021.run.unfinished import write_unfinished
@@ -221,12 +223,39 @@ def test_box_statistics_stand_for_all_tasks_of_a_category_or_for_none(tmp_path):
     published = read_published()
     tasks = [task_table()[name] for name in HEAR]
     some = [row for row in tasks if row.task != "fsd50k-v1.0-full"]
-    for rows_, mean in ((tasks, 85.82), (some, None)):
+    with_ones_own = [*tasks, *(task_table()[name] for name in MINI)]
+    for rows_, mean in ((tasks, 85.82), (some, None), (with_ones_own, 85.82)):
         scores, _ = score_table(tmp_path, [], rows_, published)
-        known = Comparison(scores, reported_tasks(rows_), published).mean(
-            "mn40_as_ext_e1", "general"
-        )
+        comparison = Comparison(scores, reported_tasks(rows_), published)
+        known = comparison.mean("mn40_as_ext_e1", "general")
         assert (100 * known.mean == pytest.approx(mean, abs=0.3)) if mean else not known.tasks
+        assert bool(comparison.mean("mn40_as_ext_e1").tasks) == bool(mean)
+
+
+def test_a_run_is_not_shown_with_the_published_box_of_the_same_variant(tmp_path):
+    variant = "mn40_as_ext_e1"
+    write_score(tmp_path, variant, "esc50-v2.0.0-full", 0.5)
+    tasks = [task_table()[name] for name in HEAR]
+    published = read_published()
+    for variants, shown in (([], True), ([variant], False)):
+        scores, _ = score_table(tmp_path, variants, tasks, published)
+        comparison = Comparison(scores, reported_tasks(tasks), published)
+        assert (comparison.box(variant, "general") is not None) == shown
+
+
+def test_a_published_system_without_a_score_on_any_of_the_tasks_is_left_out(tmp_path):
+    models = {row["model"] for row in rows(run(tmp_path, [], ["fsd50k-v1.0-full"]) / "scores.csv")}
+    assert "mn40_as_ext_e1_l_all_se" in models
+    assert "CVSSP PANNS" not in models
+
+
+def test_a_task_that_is_named_by_a_number_keeps_its_scores(tmp_path):
+    task = replace(task_table()[MINI[0]], task="2024")
+    write_score(tmp_path, MODEL, "2024", 0.5)
+    published = read_published()
+    write_table(score_table(tmp_path, [MODEL], [task], published)[0], tmp_path / "scores.csv")
+    scores = read_score_table(tmp_path / "scores.csv")
+    assert Comparison(scores, reported_tasks([task]), published).normalised(MODEL) == [0.5]
 
 
 def test_an_unknown_model_is_refused_by_name(tmp_path):
