@@ -195,6 +195,19 @@ def test_other_models_in_a_figure_draw_it_again(folder):
     assert planned_jobs(folder, FIGURE)["plot"] == 1
 
 
+def test_a_module_called_as_a_published_system_is_refused(folder):
+    table = folder / "config/checkpoints.csv"
+    columns = len(table.read_text().splitlines()[0].split(","))
+    cells = ["PaSST", "module", *[""] * (columns - 2)]
+    names = table.read_text().splitlines()[0].split(",")
+    cells[names.index("sample_rate")], cells[names.index("module")] = "32000", "hear21passt.base"
+    table.write_text(table.read_text() + ",".join(cells) + "\n")
+    change_config(folder, variants=["PaSST"])
+    result = snakemake(folder, "-n", "-j1")
+    assert "variants: PaSST is a system of config/published_systems.csv" in result.stdout
+    assert "Traceback" not in result.stdout
+
+
 def test_a_mistake_in_the_configuration_is_one_message_and_no_traceback(folder):
     change_config(folder, tasks=["mini_vowel"])
     result = snakemake(folder, "-n", "-j1")

@@ -195,9 +195,12 @@ def test_repeated_seeds_are_reported_beside_the_score(tmp_path):
     assert (scores["seeds_mean"], scores["seeds_std"]) == ("0.55", "0.07")
 
 
+ESC50 = task_table()["esc50-v2.0.0-full"]
+
+
 def test_own_tasks_of_one_column_have_its_name_where_theirs_share_no_word():
     day, night, esc = (
-        replace(task_table()["esc50-v2.0.0-full"], task=name, display_name=name, **changes)
+        replace(ESC50, task=name, display_name=name, **changes)
         for name, changes in (
             ("day", {"leaderboard_column": "Calls", "benchmark": "extra"}),
             ("night", {"leaderboard_column": "Calls", "benchmark": "extra"}),
@@ -205,6 +208,17 @@ def test_own_tasks_of_one_column_have_its_name_where_theirs_share_no_word():
         )
     )
     assert [task.name for task in reported_tasks([day, night, esc])] == ["Calls", esc.display_name]
+
+
+def test_two_columns_of_own_tasks_whose_names_begin_alike_are_two_tasks():
+    own = [
+        replace(ESC50, task=name, display_name=name, leaderboard_column=column, benchmark="extra")
+        for name, column in (
+            *(("Bird day", "Calls"), ("Bird night", "Calls")),
+            *(("Bird eggs", "Nests"), ("Bird nests", "Nests"), ("Bird", "")),
+        )
+    ]
+    assert [task.name for task in reported_tasks(own)] == ["Calls", "Nests", "Bird"]
 
 
 def test_a_run_goes_before_the_published_scores_of_the_same_variant_as_a_whole(tmp_path):

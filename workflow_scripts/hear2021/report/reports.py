@@ -5,8 +5,18 @@ Light on purpose, since the Snakefile reads it.
 
 from dataclasses import dataclass
 
-from workflow_scripts.hear2021.report.figure_table import figures_of_run, published_figures
-from workflow_scripts.hear2021.run.configuration import Run, complete_columns, task_table
+from hear_mn.checkpoints import checkpoint
+from workflow_scripts.hear2021.report.figure_table import (
+    figures_of_run,
+    published_figures,
+    published_systems,
+)
+from workflow_scripts.hear2021.run.configuration import (
+    ConfigurationError,
+    Run,
+    complete_columns,
+    task_table,
+)
 
 
 @dataclass(frozen=True)
@@ -32,8 +42,15 @@ def reports(run: Run) -> dict[str, Report]:
     """Return the reports by benchmark: the run's own, and `published`, which needs no model.
 
     Raises:
-        ConfigurationError: for a mistake in config/figures.csv, with its line.
+        ConfigurationError: for a mistake in config/figures.csv, with its line; for a module that
+            has the name of a published system, with which it would be one in tables and figures.
     """
+    for variant in run.variants:
+        if checkpoint(variant.checkpoint).module and variant.name in published_systems():
+            raise ConfigurationError(
+                f"variants: {variant.name} is a system of config/published_systems.csv; give your "
+                f"module another name in config/checkpoints.csv"
+            )
     variants = [variant.name for variant in run.variants]
     requested = {row.task for row in run.tasks}
     table = task_table()

@@ -82,16 +82,25 @@ class Missing:
 def reported_tasks(rows: Iterable[TaskRow]) -> list[ReportedTask]:
     """Join the task directories that share a leaderboard column, in the order of `rows`.
 
-    Only a complete column is the leaderboard's (`configuration.complete_columns`).
+    They are called by the words that their names begin with, or by the column if there are none or
+    another task is called so. Only a complete column is the leaderboard's
+    (`configuration.complete_columns`).
     """
     rows = list(rows)
     complete = complete_columns(rows)
     groups: dict[str, list[TaskRow]] = {}
     for row in rows:
         groups.setdefault(row.leaderboard_column or row.task, []).append(row)
+    names = [_common_name([row.display_name for row in group]) for group in groups.values()]
+    named = [
+        name
+        if len(group) == 1 or (name and names.count(name) == 1)
+        else group[0].leaderboard_column
+        for name, group in zip(names, groups.values(), strict=True)
+    ]
     return [
         ReportedTask(
-            name=_common_name([row.display_name for row in group]) or group[0].leaderboard_column,
+            name=name,
             category=group[0].category,
             metric=group[0].primary_metric,
             leaderboard_column=group[0].leaderboard_column
@@ -99,7 +108,7 @@ def reported_tasks(rows: Iterable[TaskRow]) -> list[ReportedTask]:
             else "",
             directories=tuple(row.task for row in group),
         )
-        for group in groups.values()
+        for name, group in zip(named, groups.values(), strict=True)
     ]
 
 

@@ -106,9 +106,10 @@ def _explain(error: ValidationError) -> str:
     key = ".".join(str(part) for part in error.absolute_path) or "top level"
     schema: Any = error.schema
     allowed_values: Any = error.validator_value
-    if error.validator == "additionalProperties" and isinstance(error.instance, Mapping):
+    instance: Any = error.instance
+    if error.validator == "additionalProperties":
         allowed = sorted(schema.get("properties", {}))
-        unknown = [name for name in error.instance if name not in allowed]
+        unknown = [name for name in instance if name not in allowed]
         return f"{key}: unknown key {', '.join(map(repr, unknown))}. Allowed: {', '.join(allowed)}"
     if error.validator == "enum":
         return f"{key}: {error.instance!r}. Allowed: {', '.join(map(repr, allowed_values))}"

@@ -80,8 +80,6 @@ def _refuse_an_unused_gpu() -> None:
 def _refuse_an_old_gpu(index: int) -> None:
     major, minor = torch.cuda.get_device_capability(index)
     compiled = [name for name in torch.cuda.get_arch_list() if name.startswith("sm_")]
-    if f"sm_{major}{minor}" in compiled:
-        return
     oldest = min(int(name.removeprefix("sm_").rstrip("af")) for name in compiled)
     if 10 * major + minor < oldest:
         raise DeviceError(

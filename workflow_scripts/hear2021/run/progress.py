@@ -257,9 +257,7 @@ def _last_line(path: str) -> str:
         lines = Path(path).read_text(errors="replace").splitlines()
     except OSError:
         return ""
-    # A progress bar redraws its line; what counts is its last state.
-    written = [line.rsplit("\r", 1)[-1].strip() for line in lines]
-    return next((line for line in reversed(written) if line), "")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 def duration(seconds: float) -> str:
@@ -304,7 +302,7 @@ def gather_performance(
         if rule == "embed":
             row |= dict(zip(("model", "task", "parts"), names, strict=True))
             measured = _read(results / "performance" / measures)
-        elif rule in EVALUATION_RULES:
+        elif rule == "evaluate":  # on a GPU too
             row |= dict(zip(("model", "task"), names, strict=True))
             scored = _read(results / "scores" / measures.relative_to(rule))
             measured = scored.get("provenance", {})
