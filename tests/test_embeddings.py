@@ -1,6 +1,8 @@
 """A pass over a task: what it writes, what it survives, what it refuses."""
 
+import itertools
 import json
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -157,7 +159,7 @@ def test_progress_that_a_crash_left_unreadable_is_none(tmp_path, monkeypatch):
     assert run(task, SumsOfSamples(), tmp_path)["resumed_at_clip"] == 0
 
 
-def test_a_slow_disk_is_written_to_while_the_next_batch_is_computed(tmp_path, monkeypatch):
+def test_a_slow_disk_is_written_to_while_the_next_batches_are_computed(tmp_path, monkeypatch):
     happened = []
 
     def slow(file):
@@ -172,12 +174,71 @@ def test_a_slow_disk_is_written_to_while_the_next_batch_is_computed(tmp_path, mo
     monkeypatch.setattr(embeddings.os, "fdatasync", slow)
     monkeypatch.setattr(embeddings, "SYNC_BYTES", 1)
     monkeypatch.setattr(embeddings, "CPU_FEED", replace(embeddings.CPU_FEED, batch_clips=1))
-    task = make_task({"fold00": [1600] * 3})
+    task = make_task({"fold00": [1600] * 4})
     run(task, Tells(), tmp_path)
+    # The disk takes the first rows while the second ones go to the file, and no later ones do
+    # before it has them: the third ones wait, with one batch more computed.
     assert happened == [
-        *("computed", "computed", "on the disk"),
-        *("computed", "on the disk", "on the disk"),
+        *("computed", "computed", "computed", "on the disk"),
+        *("computed", "on the disk", "on the disk", "on the disk"),
     ]
+
+
+def test_rows_go_to_the_file_while_the_disk_takes_those_before_them(tmp_path, monkeypatch):
+    taken, on_the_disk = threading.Event(), threading.Event()
+
+    def slow(file):
+        taken.set()
+        assert on_the_disk.wait(10)
+
+    class TellsDisk:
+        def __init__(self):
+            self.written = 0
+
+        def write(self, rows):
+            self.written += 1
+            if self.written == 2:
+                assert taken.wait(10)
+                on_the_disk.set()
+
+        def flush(self):
+            pass
+
+        def fileno(self):
+            return -1
+
+    monkeypatch.setattr(embeddings.os, "fdatasync", slow)
+    monkeypatch.setattr(embeddings, "SYNC_BYTES", 1)
+    file = TellsDisk()
+    with embeddings._Writer(file) as writer:
+        writer.write(np.zeros((1, 1), np.float32))
+        writer.write(np.zeros((1, 1), np.float32))
+        writer.finish()
+    assert file.written == 2
+
+
+@pytest.mark.parametrize("fails_at", [1, 2])
+def test_rows_that_a_disk_does_not_take_end_a_pass_though_they_are_the_last(
+    tmp_path, monkeypatch, fails_at
+):
+    calls = itertools.count(1)
+    write = embeddings._Writer._write
+
+    def late(writer, rows):  # so that the pass ends before its last rows go to the disk
+        time.sleep(0.05)
+        write(writer, rows)
+
+    def full(file):
+        if next(calls) == fails_at:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(embeddings._Writer, "_write", late)
+    monkeypatch.setattr(embeddings.os, "fdatasync", full)
+    monkeypatch.setattr(embeddings, "SYNC_BYTES", 1)
+    monkeypatch.setattr(embeddings, "CPU_FEED", replace(embeddings.CPU_FEED, batch_clips=1))
+    with pytest.raises(OSError, match="No space left"):
+        run(make_task({"fold00": [1600] * 2}), SumsOfSamples(), tmp_path)
+    assert not (tmp_path / "l-e1.npy").exists()
 
 
 def test_a_full_disk_ends_a_pass(tmp_path, monkeypatch):
@@ -295,7 +356,7 @@ def test_rows_come_from_a_gpu_when_it_has_its_next_batch(monkeypatch):
 
     empty = torch.empty
     monkeypatch.setattr(torch, "empty", lambda shape, dtype, pin_memory: empty(shape, dtype=dtype))
-    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "Event", lambda blocking: Event())
     for batch, rows, finite in embeddings._on_host(computed(), torch.device("cuda")):
         happened.append(f"written {batch[0]}")
         assert rows.unique().tolist() == batch

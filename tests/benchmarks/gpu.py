@@ -24,7 +24,7 @@ from tests.benchmarks.inputs import InputTask, repeated
 from tests.benchmarks.machine import disk_rates
 
 BUSY_TARGET = 0.8
-BUSY_SECONDS = 4.0  # of a pass that is sampled, at least
+BUSY_SECONDS = 12.0  # of a pass that is sampled, at least
 SAMPLE_SECONDS = 0.05
 # NVML's samples are of up to the last second, so the first ones are of what was before.
 SETTLE_SECONDS = 1.5

@@ -331,7 +331,7 @@ def _on_host(
                 )
                 for there in (matrix, _all_finite(matrix))
             ]
-            copied = torch.cuda.Event()
+            copied = torch.cuda.Event(blocking=True)  # a core that waits is one that reads
             copied.record()
             yield batch, here, copied
 
@@ -396,37 +396,45 @@ def _open_rows(part: Path, progress: Progress, width: int) -> BinaryIO:
 class _Writer:
     """Writes rows to a file, and onto the disk, beside the thread that gives them.
 
-    Written at the end of a pass, they would keep a GPU waiting for as long as the disk takes.
+    Written at the end of a pass, they would keep a GPU waiting for as long as the disk takes. The
+    disk has a thread of its own, so that rows go to the file while it takes those before them.
     """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._thread = ThreadPoolExecutor(max_workers=1)
-        self._under_way: Future[None] | None = None
+        self._writing, self._syncing = (ThreadPoolExecutor(max_workers=1) for _ in range(2))
+        self._written: Future[None] | None = None
+        self._synced: Future[None] | None = None
         self._unsynced = 0
 
     def __enter__(self) -> "_Writer":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._thread.shutdown()
+        self._writing.shutdown()  # before what it hands on to
+        self._syncing.shutdown()
 
     def write(self, rows: np.ndarray) -> None:
-        """Take rows once those before them are written. Raises OSError of these."""
-        self.finish()
-        self._under_way = self._thread.submit(self._write, rows)
+        """Take rows once those before them are written. Raises OSError of earlier ones."""
+        if self._written is not None:
+            self._written.result()
+        self._written = self._writing.submit(self._write, rows)
 
     def finish(self) -> None:
         """Wait until all rows are written. Raises OSError."""
-        if self._under_way is not None:
-            self._under_way.result()
+        if self._written is not None:
+            self._written.result()  # which may hand on to the disk
+        if self._synced is not None:
+            self._synced.result()
 
     def _write(self, rows: np.ndarray) -> None:
         self._file.write(rows.data)
         self._unsynced += rows.nbytes
         if self._unsynced >= SYNC_BYTES:
             self._file.flush()
-            os.fdatasync(self._file.fileno())
+            if self._synced is not None:
+                self._synced.result()  # the disk gets no further behind than this
+            self._synced = self._syncing.submit(os.fdatasync, self._file.fileno())
             self._unsynced = 0
 
 
