@@ -124,7 +124,8 @@ def checkpoint(name: str) -> Checkpoint:
 
 def cache_directory() -> Path:
     """Return where weights are kept: HEAR_MN_CACHE, or ~/.cache/hear_mn."""
-    return Path(os.environ.get("HEAR_MN_CACHE") or Path.home() / ".cache" / "hear_mn")
+    named = os.environ.get("HEAR_MN_CACHE")
+    return Path(named).expanduser() if named else Path.home() / ".cache" / "hear_mn"
 
 
 def locate(name: str, cache: Path | None = None) -> Path:

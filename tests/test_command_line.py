@@ -14,6 +14,10 @@ def train(task: Path, folds: list[int], seed: int = 42, local: str = "") -> None
     print("folds", folds, "seed", seed, "task", repr(task), "local", local)
     if seed == 13:
         raise ValueError("esc50: seed 13 does not converge")
+    if seed == 14:
+        raise RuntimeError("sizes differ:\\n  wanted 3\\n\\n(see the manual)")
+    if seed == 15:
+        raise SystemExit(0)
 
 if __name__ == "__main__":
     command_line(train)
@@ -45,6 +49,17 @@ def test_a_failure_is_one_line_on_the_console_and_a_traceback_in_the_log(run):
     assert result.returncode == 1
     assert result.stderr == f"train: esc50: seed 13 does not converge\n    log: {log}\n"
     assert "Traceback" in log.read_text()
+    assert log.read_text().endswith("\nValueError: esc50: seed 13 does not converge\n")
+
+
+@pytest.mark.parametrize(
+    ("seed", "reason"),
+    [("14", "RuntimeError: sizes differ: wanted 3 (see the manual)"), ("15", "sys.exit(0)")],
+)
+def test_the_log_ends_with_the_whole_reason_in_one_line(run, seed, reason):
+    result, log = run("--task", "esc50", "--folds", "0", "--seed", seed)
+    assert result.returncode == 1
+    assert log.read_text().splitlines()[-1].endswith(reason)
 
 
 CLEANED_UP = """
@@ -69,6 +84,7 @@ def test_a_job_that_slurm_ends_cleans_up(tmp_path):
     path = {"PYTHONPATH": str(Path(__file__).parent.parent)}
     assert subprocess.run(command, cwd=tmp_path, env=path, check=False).returncode == 143
     assert (tmp_path / "copy").read_text() == "cleaned up"
+    assert (tmp_path / "log").read_text().endswith("ended by SIGTERM: cancelled, or out of time\n")
 
 
 def test_a_missing_argument_is_named(run):

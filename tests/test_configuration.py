@@ -171,6 +171,14 @@ def test_a_checkpoint_that_would_be_taken_for_another_or_is_incomplete_is_refuse
         read_run(config())
 
 
+def test_a_checkpoint_called_as_the_reference_calls_a_variant_is_refused(tmp_path, monkeypatch):
+    mine = rows_of("checkpoints", "passt_base")[0] | {"checkpoint": "mn04_e1_l"}
+    table_with([mine], "checkpoints", tmp_path, monkeypatch)
+    table_with(rows_of("variants", "mn04_as_e1_l"), "variants", tmp_path, monkeypatch)
+    with pytest.raises(ConfigurationError, match=r"mn04_e1_l is this variant's name in the ref"):
+        read_run(config())
+
+
 def test_a_wrong_row_of_the_table_of_variants_is_named(tmp_path, monkeypatch):
     table_with(rows_of("checkpoints", "mn04_as"), "checkpoints", tmp_path, monkeypatch)
     variant = rows_of("variants", "mn04_as_e1_l")[0] | {"variant": "mn04-as"}
@@ -207,6 +215,7 @@ def test_weights_of_ones_own_are_not_untrained(tmp_path):
         ({"variants": []}, "variants: "),
         ({"weights": {"mn04": "x.pt"}}, "weights: 'mn04' is not a row of config/checkpoints.csv"),
         ({"weights": {"mn04_as": "no.pt"}}, "weights.mn04_as: no such file or folder: no.pt"),
+        ({"weights": {"mn04_as": "/usr"}}, "weights.mn04_as: /usr is a folder; weights are one"),
         ({"benchmark": "scores"}, "benchmark: "),
     ],
 )

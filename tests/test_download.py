@@ -470,6 +470,27 @@ def test_the_fingerprint_of_a_file_follows_its_size_and_ends(tmp_path):
     file.write_bytes(content + b"0")
     prints.add(fingerprint(file))
     assert len(prints) == 4
+
+
+@pytest.mark.parametrize("start", [b"\x1f\x8b", b"PK\x03\x04"], ids=["gzip", "zip"])
+def test_a_touched_file_with_a_checksum_keeps_its_fingerprint(tmp_path, start):
+    file = tmp_path / "archive"
+    file.write_bytes(start + bytes(4 << 20))
+    before = fingerprint(file)
+    os.utime(file, (0, 0))
+    assert fingerprint(file) == before
+
+
+def test_a_large_file_without_a_checksum_is_another_one_after_a_change_in_its_middle(tmp_path):
+    file = tmp_path / "archive.tar"
+    content = bytearray(4 << 20)
+    prints = set()
+    for changed in (0, 1):
+        content[2 << 20] = changed
+        file.write_bytes(content)
+        os.utime(file, (changed, changed))
+        prints.add(fingerprint(file))
+    assert len(prints) == 2
     file.write_bytes(content[:100])
     before = fingerprint(file)
     os.utime(file, (0, 0))

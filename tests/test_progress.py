@@ -159,6 +159,20 @@ def test_a_message_that_cannot_be_made_ends_no_run(capsys):
     assert "1 of 1 pairs" in messages.counts()
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "mini_office:  17%|#7        | 2/12 [00:10<00:50,  5.00s/clip]",
+        "3 of 12 classifiers trained",
+    ],
+)
+def test_a_job_that_was_killed_is_told_so_and_not_by_its_progress_alone(messages, tmp_path, line):
+    follower, lines = messages
+    (tmp_path / "embed.log").write_text(f"reading\n{line}")
+    happened(follower, "job_error", jobid=1, rule_msg=None, log=[])
+    assert "killed, for want of memory perhaps: its log ends at work, " in lines[-1]
+
+
 def test_jobs_that_slurm_has_not_begun_are_waiting(messages):
     follower, _ = messages
     happened(follower, "job_info", jobid=1)

@@ -18,8 +18,8 @@ def command_line(function: Callable[..., object]) -> None:
 
     An argument `sample_rate: int` is the option `--sample-rate`; a `list[Path]` takes several
     values, and a `Path | None` may be left out. When the function raises, the traceback stands in
-    the log and one line on the console says what was wrong and where the log is; the exit status
-    is then 1.
+    the log, with the error in one line below it, and one line on the console says what was wrong
+    and where the log is; the exit status is then 1. A `sys.exit` of what it calls is such an error.
     """
     gc.freeze()  # what was imported stays
     gc.enable()
@@ -32,15 +32,26 @@ def command_line(function: Callable[..., object]) -> None:
             os.dup2(file.fileno(), stream.fileno())
         try:
             function(**arguments)
-        except Exception as error:
+        except _Ended:
+            sys.stdout.flush()
+            print("ended by SIGTERM: cancelled, or out of time", file=sys.stderr)
+            raise
+        except (Exception, SystemExit) as error:
+            sys.stdout.flush()
             traceback.print_exc()
-            print(f"{function.__name__}: {error}\n    log: {log}", file=console)
+            said = f"sys.exit({error.code!r})" if isinstance(error, SystemExit) else str(error)
+            print(f"{type(error).__name__}: {' '.join(said.split())}", file=sys.stderr)
+            print(f"{function.__name__}: {said}\n    log: {log}", file=console)
             sys.exit(1)
+
+
+class _Ended(SystemExit):
+    """The end that a signal asked for."""
 
 
 def _end(number: int, frame: object) -> NoReturn:
     """End as by an error, so that what is to be cleaned up is: SLURM's warning, a cancelled job."""
-    sys.exit(128 + number)
+    raise _Ended(128 + number)
 
 
 def _parser(function: Callable[..., object]) -> argparse.ArgumentParser:

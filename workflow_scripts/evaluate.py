@@ -65,12 +65,17 @@ def evaluate(
         "evaluation_device": device,
         "threads": torch.get_num_threads(),
     }
-    scored = kept_scores(variant, manifests, request)
-    if scored is None:
-        with claimed_device() if device == "gpu" else nullcontext(torch.device("cpu")) as claimed:
-            scored = _evaluate(embedded, request, claimed)
-        keep_scores(variant, manifests, request, scored)
+    kept = kept_scores(variant, manifests, request)
+    if kept is not None:
+        write_json_whole(scores, kept, indent=4)
+        return
+    with claimed_device() if device == "gpu" else nullcontext(torch.device("cpu")) as claimed:
+        scored = _evaluate(embedded, request, claimed)
     write_json_whole(scores, scored, indent=4)
+    try:
+        keep_scores(variant, manifests, request, scored)
+    except OSError as error:  # a full disk, say; the scores themselves are written
+        print(f"no second copy of the scores is kept: {error}", flush=True)
 
 
 def _evaluate(

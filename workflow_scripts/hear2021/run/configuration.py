@@ -235,15 +235,23 @@ def complete_columns(rows: Iterable[TaskRow]) -> set[str]:
     return {column for column, count in found.items() if count == directories[column]}
 
 
-def _check_checkpoints() -> None:
-    """Check config/checkpoints.csv, which `hear_mn` reads, before it is read."""
+def _check_checkpoints_and_variants() -> None:
+    """Check checkpoints.csv and variants.csv in config/, which `hear_mn` reads, before it does."""
     urls: dict[str, str] = {}
+    names = set()
     for where, cells in table_rows("checkpoints", "checkpoint"):
+        names.add(cells["checkpoint"])
         file, url = cells.get("file", ""), cells.get("url", "")
         if file and urls.setdefault(file, url) != url:
             raise ConfigurationError(
                 f"{where}: the file {file!r} is another row's, of another url; give it a name of "
                 f"its own in the cache"
+            )
+    for where, cells in table_rows("variants", "variant"):
+        if cells["alias"] in names:
+            raise ConfigurationError(
+                f"{where}: {cells['alias']} is this variant's name in the reference, and a row of "
+                f"config/checkpoints.csv; call that checkpoint otherwise"
             )
 
 
@@ -254,8 +262,7 @@ def read_run(config: Mapping[str, Any]) -> Run:
         ConfigurationError: naming the key, the value and what is allowed.
     """
     check(dict(config), "config", "The configuration (config/*.yaml, --configfile, --config)")
-    _check_checkpoints()
-    list(table_rows("variants", "variant"))  # checked before hear_mn reads it
+    _check_checkpoints_and_variants()
     table = task_table()
     settings = {**_defaults("config"), **config}
     variants = _variants(settings["variants"])
@@ -330,5 +337,7 @@ def _local_files(
         path = Path(files[name]).expanduser()
         if not path.exists():
             raise ConfigurationError(f"{key}.{name}: no such file or folder: {path}")
+        if key == "weights" and path.is_dir():
+            raise ConfigurationError(f"{key}.{name}: {path} is a folder; weights are one file")
         files[name] = str(path)
     return files

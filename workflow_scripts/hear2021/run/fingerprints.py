@@ -9,12 +9,14 @@ import os
 from pathlib import Path
 
 ENDS = 1 << 20
+CHECKSUMMED = (b"\x1f\x8b", b"PK\x03\x04")  # gzip and zip, whose ends hold checksums of the rest
 
 
 def fingerprint(path: Path | str) -> str:
     """Return a hash that tells whether a file or folder has changed, without reading all of it.
 
-    Of a file: its size and its first and last MiB (the trailers of gzip and zip hold checksums).
+    Of a file: its size and its first and last MiB; where these hold no checksums of the rest, as
+    those of gzip and zip do, also when it was changed.
     Of a folder: the names and sizes of its files and the content of those that end in .json or
     .csv.
     """
@@ -26,10 +28,14 @@ def fingerprint(path: Path | str) -> str:
             if file.suffix in {".json", ".csv"}:
                 digest.update(file.read_bytes())
     else:
-        size = path.stat().st_size
+        status = path.stat()
+        size = status.st_size
         digest.update(f"{size}\0".encode())
         with path.open("rb") as content:
-            digest.update(content.read(ENDS))
+            start = content.read(ENDS)
+            if size > 2 * ENDS and not start.startswith(CHECKSUMMED):
+                digest.update(f"{status.st_mtime_ns}\0".encode())
+            digest.update(start)
             content.seek(max(content.tell(), size - ENDS))
             digest.update(content.read(ENDS))
     return digest.hexdigest()

@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import logging
+import re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -58,6 +59,7 @@ ROUTINE = (
     "Unable to guess SLURM account",
 )
 LONGEST_JOBS = 5
+AT_WORK = re.compile(r"\[\d+:\d\d[:<,]|classifiers trained$")  # a progress bar, an evaluation
 
 
 @dataclass
@@ -245,10 +247,16 @@ class WithoutJobEvents(logging.Filter):
 
 
 def why_failed(job: Job) -> str:
-    """Return the last line of a failed job's log and what its executor says, in one line."""
-    log = next((path for path in [job.log, *job.error_logs] if path and _last_line(path)), None)
+    """Return the last line of a failed job's log and what its executor says, in one line.
+
+    A job that was killed says nothing: the last line is then of its work.
+    """
+    lines = (_last_line(path) for path in [job.log, *job.error_logs] if path)
+    last = next((line for line in lines if line), "")
+    if AT_WORK.search(last):
+        last = f"killed, for want of memory perhaps: its log ends at work, {last!r}"
     reason = (job.error or "").split("For further error details")[0].strip(" .\n")
-    parts = [_last_line(log) if log else "", "" if reason == "failed" else reason]
+    parts = [last, "" if reason == "failed" else reason]
     return " | ".join(part for part in parts if part) or "no log was written"
 
 
