@@ -41,8 +41,8 @@ class ModuleEmbedder(nn.Module):
         self.model = model.to(device).eval()
         self.features = tuple(features)
         self.sample_rate = row.sample_rate
-        self.scene_size: int = model.scene_embedding_size
-        self.timestamp_size: int = model.timestamp_embedding_size
+        self.scene_size = int(model.scene_embedding_size)
+        self.timestamp_size = int(model.timestamp_embedding_size)
         self.feature_sizes = {MODULE_PART: self.scene_size}
         self.timestamp_feature_sizes = {MODULE_PART: self.timestamp_size}
 
@@ -61,24 +61,23 @@ class ModuleEmbedder(nn.Module):
 
         Raises:
             AudioError: for audio that no module takes, or sounds of several lengths.
-            CheckpointError: for embeddings of another size than the module declares.
+            CheckpointError: if the module fails, or returns anything else.
         """
         if lengths is not None:
             raise AudioError(f"{self.name} takes sounds of one length, got {lengths[:10]}")
         check_audio(audio, 1, self.sample_rate)
         at_a_time = max(1, int(MODULE_BATCH_SECONDS * self.sample_rate) // audio.shape[1])
-        vectors = torch.cat([self._scenes(some) for some in audio.split(at_a_time)])
-        self._refuse_another_size("scene", vectors, self.scene_size)
-        return vectors
+        return torch.cat([self._scenes(some) for some in audio.split(at_a_time)])
 
     def _scenes(self, audio: Tensor) -> Tensor:
         try:
-            return self.module.get_scene_embeddings(
-                waveform(audio, self.device), self.model
-            ).float()
+            vectors = self._called("get_scene_embeddings", audio)
         except RuntimeError as error:
             if len(audio) == 1 or not is_out_of_memory(error):
                 raise
+        else:
+            self._check_shape("scene", vectors, (len(audio), self.scene_size))
+            return vectors.float()
         torch.cuda.empty_cache()
         return torch.cat([self._scenes(half) for half in audio.tensor_split(2)])
 
@@ -89,22 +88,48 @@ class ModuleEmbedder(nn.Module):
         [n_sounds, n_timestamps, timestamp_size] and [n_sounds, n_timestamps]; raises as `scene`.
         """
         check_audio(audio, 1, self.sample_rate)
-        vectors, times = self.module.get_timestamp_embeddings(
-            waveform(audio, self.device), self.model
-        )
-        self._refuse_another_size("timestamp", vectors, self.timestamp_size)
-        if vectors.shape[:2] != times.shape:
-            raise CheckpointError(
-                f"{self.name}: get_timestamp_embeddings of {self.module.__name__} returned "
-                f"{list(vectors.shape)} embeddings and {list(times.shape)} times"
-            )
+        vectors, times = self._called("get_timestamp_embeddings", audio)
+        n_timestamps = times.shape[-1] if isinstance(times, Tensor) and times.ndim else 0
+        self._check_shape("timestamp", vectors, (len(audio), n_timestamps, self.timestamp_size))
+        self._check_shape("timestamp", times, (len(audio), n_timestamps))
+        self._check_times(times.float(), 1000 * audio.shape[1] / self.sample_rate)
         return vectors.float(), times.float()
 
-    def _refuse_another_size(self, kind: str, vectors: Tensor, declared: int) -> None:
-        if vectors.shape[-1] != declared:
+    def _called(self, function: str, audio: Tensor) -> Any:
+        """Call a function of the module; raises CheckpointError that names it, if it fails.
+
+        RuntimeError of a GPU that is out of memory is raised as it is.
+        """
+        try:
+            return getattr(self.module, function)(waveform(audio, self.device), self.model)
+        except Exception as error:
+            if isinstance(error, RuntimeError) and is_out_of_memory(error):
+                raise
             raise CheckpointError(
-                f"{self.name}: {self.module.__name__} declares {kind}_embedding_size {declared} "
-                f"and returned {vectors.shape[-1]} values"
+                f"{self.name}: {function} of {self.module.__name__} failed on sounds of the shape "
+                f"{list(audio.shape)}: {type(error).__name__}: {error}"
+            ) from error
+
+    def _check_shape(self, kind: str, found: Any, expected: tuple[int, ...]) -> None:
+        shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        if shape != list(expected):
+            raise CheckpointError(
+                f"{self.name}: get_{kind}_embeddings of {self.module.__name__} returned {shape}, "
+                f"expected a tensor {list(expected)}, for {kind}_embedding_size is "
+                f"{getattr(self, f'{kind}_size')}"
+            )
+
+    def _check_times(self, times: Tensor, milliseconds: float) -> None:
+        """Refuse times that are no milliseconds, do not grow or leave out a part of the sounds."""
+        last, hops = times[:, -1], times.diff(dim=1)
+        longest_hop = float(hops.max()) if hops.numel() else milliseconds
+        slack = max(2 * longest_hop, milliseconds / 2)  # windows may end where the sounds do
+        grow = bool(torch.isfinite(times).all() and (hops > 0).all())
+        if not grow or ((last - milliseconds).abs() > slack).any():
+            raise CheckpointError(
+                f"{self.name}: get_timestamp_embeddings of {self.module.__name__} returned the "
+                f"times {times[0, 0]:g} to {last[0]:g} of sounds of {milliseconds:g} ms. HEAR "
+                f"wants milliseconds, growing, from the start of the sounds to their end"
             )
 
 
@@ -118,11 +143,29 @@ def _load_module(row: Checkpoint, weights: Path | None) -> tuple[ModuleType, Any
             f"{row.checkpoint}: cannot import its module {row.module} ({error}); "
             "install the package that has it"
         ) from error
-    model = module.load_model(str(weights)) if weights else module.load_model()
+    except Exception as error:
+        raise CheckpointError(
+            f"{row.checkpoint}: its module {row.module} cannot be imported: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    try:
+        model = module.load_model(str(weights)) if weights else module.load_model()
+    except Exception as error:
+        of = f"the file {weights}" if weights else "no file (`weights` in the config names one)"
+        raise CheckpointError(
+            f"{row.checkpoint}: load_model of {row.module} failed on {of}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
     if not issubclass(type(model), nn.Module):
         raise CheckpointError(
             f"{row.checkpoint}: {row.module}.load_model returned {type(model).__name__}, "
             "not a torch.nn.Module"
+        )
+    asked = ("sample_rate", "scene_embedding_size", "timestamp_embedding_size")
+    if absent := [name for name in asked if not hasattr(model, name)]:
+        raise CheckpointError(
+            f"{row.checkpoint}: the model of {row.module} has no {', '.join(absent)}, which the "
+            "HEAR API asks for"
         )
     if model.sample_rate != row.sample_rate:
         raise CheckpointError(

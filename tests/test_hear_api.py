@@ -3,6 +3,7 @@
 import operator
 import random
 import sys
+from contextlib import nullcontext
 from types import ModuleType
 
 import hear_mn.mn04_seeded_e1_l_mels as module
@@ -375,10 +376,81 @@ def test_a_module_with_another_sample_rate_than_its_row_is_refused(loudness):
 def test_a_module_that_returns_another_size_than_it_declares_is_refused(loudness):
     embedder = ModuleEmbedder(loudness, None, ["embedding"], "cpu")
     embedder.scene_size = embedder.timestamp_size = 1487
-    with pytest.raises(CheckpointError, match=r"loudness declares scene_embedding_size 1487 and"):
+    with pytest.raises(CheckpointError, match=r"returned \[1, 1\], expected a tensor \[1, 1487\]"):
         embedder.scene(noise(1, 16000))
-    with pytest.raises(CheckpointError, match=r"declares timestamp_embedding_size 1487 and ret"):
+    with pytest.raises(CheckpointError, match=r"\[1, 1, 1\], expected a tensor \[1, 1, 1487\]"):
         embedder.timestamps(noise(1, 16000))
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (lambda audio: np.zeros((2, 1)), "returned ndarray, expected a tensor"),
+        (lambda audio: torch.zeros(2, 7, 1), r"returned \[2, 7, 1\], expected a tensor \[2, 1\]"),
+        (
+            lambda audio: audio[:, :, None] @ audio,
+            r"failed on sounds of the shape \[2, 16000\]: Ru",
+        ),
+        (lambda audio: 1 / 0, "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_what_a_module_does_wrong_is_said_with_its_name(loudness, monkeypatch, found, said):
+    embedder = ModuleEmbedder(loudness, None, ["embedding"], "cpu")
+    monkeypatch.setattr(embedder.module, "get_scene_embeddings", lambda audio, model: found(audio))
+    with pytest.raises(CheckpointError, match=f"^loudness: get_scene_embeddings of .*{said}"):
+        embedder.scene(noise(2, 16000))
+
+
+@pytest.mark.parametrize(
+    ("times", "refused"),
+    [
+        (torch.arange(0.0, 4000.0, 50.0), False),
+        (torch.arange(500.0, 3500.0, 100.0), False),  # windows of a second that end with the sound
+        (torch.tensor([2000.0]), False),
+        (torch.arange(0.0, 4.0, 0.05), True),  # seconds
+        (torch.arange(0.0, 64000.0, 800.0), True),  # samples
+        (torch.arange(0.0, 1000.0, 50.0), True),  # the first quarter
+        (torch.full((5,), torch.nan), True),
+        (torch.arange(4000.0, 0.0, -50.0), True),
+    ],
+)
+def test_times_of_a_module_are_milliseconds_over_the_whole_sound(
+    loudness, monkeypatch, times, refused
+):
+    embedder = ModuleEmbedder(loudness, None, ["embedding"], "cpu")
+    monkeypatch.setattr(
+        embedder.module,
+        "get_timestamp_embeddings",
+        lambda audio, model: (torch.zeros(len(audio), len(times), 1), times.expand(len(audio), -1)),
+    )
+    expected = pytest.raises(CheckpointError, match=r"of sounds of 4000 ms\. HEAR wants millisec")
+    with expected if refused else nullcontext():
+        embedder.timestamps(noise(2, 64000))
+
+
+@pytest.mark.parametrize(
+    ("load_model", "said"),
+    [
+        (nn.Identity, "the model of loudness has no sample_rate, scene_embedding_size"),
+        (lambda path: None, "load_model of loudness failed on no file .`weights` in the config"),
+    ],
+)
+def test_a_module_without_the_hear_api_is_told_what_is_absent(
+    loudness, monkeypatch, load_model, said
+):
+    monkeypatch.setattr(sys.modules["loudness"], "load_model", load_model)
+    with pytest.raises(CheckpointError, match=said):
+        ModuleEmbedder(loudness, None, ["embedding"], "cpu")
+
+
+def test_a_module_with_a_syntax_error_is_named(tmp_path, monkeypatch):
+    (tmp_path / "with_a_slip.py").write_text("def load_model(:\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    row = Checkpoint("slip", "module", 16000, module="with_a_slip")
+    with pytest.raises(
+        CheckpointError, match="slip: its module with_a_slip cannot be imported: Sy"
+    ):
+        ModuleEmbedder(row, None, ["embedding"], "cpu")
 
 
 def test_a_module_that_is_not_installed_is_named():

@@ -250,6 +250,7 @@ BROKEN = {
     r"is cut short: 2000 of \d+ bytes": wav()[:2000],
     "has no samples": wav(seconds=0),
     "is no wav": b"RIFF and nothing more",
+    "is an empty file": b"",
 }
 
 
@@ -300,7 +301,7 @@ def test_a_cut_archive_is_refused(tmp_path, out, keep):
     archive = write_archive(tmp_path / "a.tar.gz", task_files())
     content = archive.read_bytes()
     archive.write_bytes(content[: int(len(content) * keep)])
-    refused(archive, out, r"a\.tar\.gz cannot be read .* damaged or cut short: delete it and fetch")
+    refused(archive, out, r"a\.tar\.gz cannot be read .* damaged or cut short: fetch or pack")
 
 
 @pytest.mark.parametrize("position", [0.5, 1.0])
@@ -319,6 +320,19 @@ def test_what_is_no_archive_is_refused(tmp_path, out):
     (tmp_path / "zipped.tar.gz").write_bytes(gzip.compress(b"not a tar" * 1000))
     refused(tmp_path / "zipped.tar.gz", out, "cannot be read as a tar or tar.gz archive")
     refused(tmp_path / "absent.tar.gz", out, "no such archive or folder: .*absent")
+    (tmp_path / "task.zip").write_bytes(b"PK\x03\x04 and more")
+    refused(tmp_path / "task.zip", out, r"task\.zip is a zip archive; pack the task as tar or tar")
+
+
+def test_a_task_without_folders_of_sample_rates_is_told_where_its_clips_belong(tmp_path, out):
+    files = {name.removeprefix("16000/"): content for name, content in task_files().items()}
+    refused(write_folder(tmp_path / "birds", files), out, r"has no audio.* <sample rate>/<split>/")
+
+
+def test_a_byte_order_mark_before_a_json_is_no_mistake(tmp_path, out):
+    files = task_files()
+    files["train.json"] = b"\xef\xbb\xbf" + files["train.json"]
+    assert prepare_task(write_folder(tmp_path / "birds", files), TASK, 16000, out, 1).clips
 
 
 def test_the_archive_of_another_task_is_refused(tmp_path, out):

@@ -83,7 +83,7 @@ def test_metadata_that_is_no_json_object_is_refused(text):
 def test_a_vocabulary_is_ordered_by_index_and_numbers_are_strings():
     assert read_vocabulary("birds-v1", "idx,label\n1,60\n0,59\n") == ["59", "60"]
     assert read_vocabulary("birds-v1", 'label,idx\n"owl, barn",0\n') == ["owl, barn"]
-    assert read_vocabulary("birds-v1", "\ufeffidx,label\r0,owl\r1,wren\r") == ["owl", "wren"]
+    assert read_vocabulary("birds-v1", "idx,label\r0,owl\r1,wren\r") == ["owl", "wren"]
 
 
 @pytest.mark.parametrize(
@@ -138,6 +138,14 @@ def test_a_wrong_split_names_the_clip(annotations, message):
 
 def event_split(*events: Any) -> dict[str, Any]:
     return read_split("birds-v1", "test", json.dumps({"a.wav": events}), EVENT, LABELS)
+
+
+def test_events_in_seconds_are_refused():
+    event = {"label": "owl", "start": 0.05, "end": 0.15}
+    with pytest.raises(
+        TaskError, match=r"the last ends at 0\.15 ms, in clips of 1\.0 s; times are"
+    ):
+        read_split("birds-v1", "train", json.dumps({"a.wav": [event], "b.wav": []}), EVENT, LABELS)
 
 
 def test_events_have_a_label_and_times_in_milliseconds():

@@ -24,6 +24,7 @@ from numpy.lib import format as npy
 from tqdm import tqdm
 
 from hear_mn.audio import AudioError
+from hear_mn.checkpoints import CheckpointError
 from hear_mn.embedding import Embedder
 from hear_mn.whole import write_json_whole
 from workflow_scripts.hear2021.embedding.planning import existing_files
@@ -137,7 +138,6 @@ def embed_task(
 
 
 def _embed(task: Task, embedder: Embedder, part: Path, identity: dict[str, Any]) -> dict[str, Any]:
-    events = task.embedding_type == "event"
     clips = clips_by_length(task)
     sizes = _sizes(task, embedder)
     width = sum(sizes.values())
@@ -150,7 +150,7 @@ def _embed(task: Task, embedder: Embedder, part: Path, identity: dict[str, Any])
     ):
         saved = time.perf_counter()
         batches = _on_device(_read_ahead(task, clips[resumed:], embedder), embedder.device)
-        computed = _computed(batches, embedder, events, progress)
+        computed = _computed(batches, embedder, task, progress)
         for batch, matrix, finite in _on_host(computed, embedder.device):
             if not finite:
                 _refuse_non_finite(matrix, batch, task, sizes)
@@ -286,7 +286,7 @@ def _on_device(
 def _computed(
     batches: Iterable[tuple[list[Clip], torch.Tensor]],
     embedder: Embedder,
-    events: bool,
+    task: Task,
     progress: Progress,
 ) -> Iterator[tuple[list[Clip], torch.Tensor]]:
     """Yield each batch with its features side by side, on the embedder's device.
@@ -295,7 +295,7 @@ def _computed(
     """
     for batch, audio in batches:
         try:
-            if events:
+            if task.embedding_type == "event":
                 matrix, times = embedder.timestamps(audio)
                 length = str(batch[0].n_samples)
                 if length not in progress.times_ms:
@@ -304,10 +304,10 @@ def _computed(
                 matrix = embedder.scene(audio)
             else:
                 matrix = embedder.scene(audio, lengths=[clip.n_samples for clip in batch])
-        except AudioError as error:
+        except (AudioError, CheckpointError) as error:
             clip = f"{batch[0].split}/{batch[0].name}"
             others = f" and {len(batch) - 1} clips as long" if len(batch) > 1 else ""
-            raise EmbeddingError(f"clip {clip}{others}: {error}") from error
+            raise EmbeddingError(f"{task.name}: clip {clip}{others}: {error}") from error
         yield batch, matrix
 
 
@@ -363,7 +363,8 @@ def _refuse_non_finite(
             if not finite[start:stop].all():
                 raise EmbeddingError(
                     f"{task.name}: the feature {name} of clip {clip.split}/{clip.name} has NaN or "
-                    f"Inf. Listen to the clip; with half precision, try `precision: float32`"
+                    f"Inf. Listen to the clip; a MobileNet in half precision may need "
+                    f"`precision: float32`"
                 )
 
 

@@ -13,6 +13,12 @@ from workflow_scripts.hear2021.tasks.hear_layout import METADATA_FILE
 from workflow_scripts.hear2021.tasks.task import TaskError
 
 GZIP_MAGIC = b"\x1f\x8b"
+OTHER_ARCHIVES = {
+    b"PK": "zip",
+    b"\xfd7zXZ": "tar.xz",
+    b"BZh": "tar.bz2",
+    b"\x28\xb5\x2f\xfd": "zst",
+}
 
 Content = tuple[PurePosixPath, Callable[[], bytes]]
 
@@ -83,14 +89,18 @@ def _damage_named(source: Path) -> Iterator[None]:
     except (EOFError, gzip.BadGzipFile, zlib.error, tarfile.TarError) as error:
         raise TaskError(
             f"{source} cannot be read as a tar or tar.gz archive ({error}). It is damaged or cut "
-            f"short: delete it and fetch it again"
+            f"short: fetch or pack it again"
         ) from error
 
 
 @contextlib.contextmanager
 def _opened(source: Path) -> Iterator[BinaryIO | gzip.GzipFile]:
     with source.open("rb") as file:
-        compressed = file.read(2) == GZIP_MAGIC
+        start = file.read(6)
+        for magic, kind in OTHER_ARCHIVES.items():
+            if start.startswith(magic):
+                raise TaskError(f"{source} is a {kind} archive; pack the task as tar or tar.gz")
+        compressed = start.startswith(GZIP_MAGIC)
         file.seek(0)
         if compressed:
             with gzip.GzipFile(fileobj=file) as stream:

@@ -54,8 +54,8 @@ class AudioSpool:
     def __exit__(self, *exception: object) -> None:
         """Close them; what is under way is dropped."""
         self._pool.shutdown(cancel_futures=True)
-        self._file.close()
         self._progress.close()
+        self._file.close()
 
     def offer(self, rate: int, path: str, read: Callable[[], bytes]) -> None:
         """Take the clip `<split>/<name>` of the folder of `rate`, unless a better rate was seen."""
@@ -117,6 +117,8 @@ def decode(wav: bytes, sample_rate: int) -> np.ndarray:
     Raises:
         WavError: if it is not that, not at `sample_rate`, empty or cut short.
     """
+    if not wav:
+        raise WavError("is an empty file")
     try:
         with soundfile.SoundFile(io.BytesIO(wav)) as sound:
             if sound.format not in {"WAV", "WAVEX"} or sound.subtype != "PCM_16":

@@ -77,7 +77,7 @@ def read_vocabulary(task: str, text: str) -> list[str]:
     Raises:
         TaskError: if a column is missing, the indices are not 0 to n - 1, or a label comes twice.
     """
-    rows = list(csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline=None)))
+    rows = list(csv.DictReader(io.StringIO(text, newline=None)))
     if not rows or not {"idx", "label"} <= rows[0].keys():
         raise _error(task, VOCABULARY_FILE, "is not a table with the columns idx and label")
     try:
@@ -110,8 +110,8 @@ def read_split(
 
     Raises:
         TaskError: naming the clip: a label outside the vocabulary, not exactly one label in a
-            multiclass task, an event that ends before it starts or lies far outside its clip, or
-            a file name that leads out of the split's folder.
+            multiclass task, an event that ends before it starts or lies far outside its clip,
+            events in seconds, or a file name that leads out of the split's folder.
     """
     file = f"{split}.json"
     listed = _parse_json(task, file, text)
@@ -142,7 +142,23 @@ def read_split(
             raise _error(
                 task, file, f"{name} has labels that {VOCABULARY_FILE} does not list: {unknown}"
             )
+    if metadata["embedding_type"] == "event":
+        _refuse_seconds(task, file, annotations, metadata["sample_duration"])
     return annotations
+
+
+def _refuse_seconds(
+    task: str, file: str, annotations: Mapping[str, Any], sample_duration: float | None
+) -> None:
+    """Refuse events that all end within a thousandth of their clips: their times are in seconds."""
+    latest = max((event["end"] for clip in annotations.values() for event in clip), default=None)
+    if sample_duration and latest is not None and latest <= sample_duration:
+        raise _error(
+            task,
+            file,
+            f"has events of which the last ends at {latest} ms, in clips of {sample_duration} s; "
+            f"times are in milliseconds",
+        )
 
 
 def _event(task: str, file: str, clip: str, event: Any, sample_duration: float | None) -> Event:

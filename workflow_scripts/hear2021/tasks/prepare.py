@@ -172,7 +172,7 @@ def _text(texts: Mapping[str, bytes], name: str, task: str, source: Path) -> str
     if name not in texts:
         raise TaskError(f"{task}: {name} is missing in {source}; it belongs beside {METADATA_FILE}")
     try:
-        return texts[name].decode()
+        return texts[name].decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise TaskError(f"{task}: {name} in {source} is not UTF-8: {error}") from error
 
@@ -199,10 +199,14 @@ def _refuse_incomplete(
         )
     missing = [path for path in listed if path not in spool.clips]
     if missing:
-        rate = spool.source_rate or spool.sample_rate
+        if spool.source_rate is None:
+            raise TaskError(
+                f"{task}: {source} has no audio. Clips belong into <sample rate>/<split>/, say "
+                f"48000/{missing[0]}"
+            )
         raise TaskError(
             f"{task}: {len(missing)} of {len(listed)} listed clips are not in {source}: "
-            f"{_first_five([f'{rate}/{path}' for path in missing])}. "
+            f"{_first_five([f'{spool.source_rate}/{path}' for path in missing])}. "
             f"Fetch the archive again or take them off the lists."
         )
 
