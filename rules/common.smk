@@ -180,4 +180,4 @@ def report_content(wildcards):
     """The content of the tables that a report is made of, so that an edit makes it again."""
     published = ["published_scores", "published_boxes", "published_means", "published_systems"]
     tables = ["tasks", "checkpoints", "figures", *published]
-    return [fingerprint(CONFIG / f"{name}.csv") for name in tables]
+    return [f"{name}.csv {fingerprint(CONFIG / f'{name}.csv')[:12]}" for name in tables]

@@ -50,12 +50,15 @@ rule aggregate:
     params:
         variants=lambda wildcards: REPORTS[wildcards.benchmark].variants,
         tasks=lambda wildcards: REPORTS[wildcards.benchmark].tasks,
+        grid_points=RUN.grid_points,
+        seeds=RUN.seeds,
         content=report_content,
         version=versions.REPORT,
     message:
         "Tables of {wildcards.benchmark}"
     shell:
         "python -m workflow_scripts.aggregate --variants {params.variants:q} --tasks {params.tasks}"
+        " --grid-points {params.grid_points} --seeds {params.seeds}"
         " --score-folder results/scores --scores {output.scores} --normalised {output.normalised}"
         " --means {output.means} --leaderboard-row {output.leaderboard_row}"
         " --missing {output.missing} --log {log}"

@@ -50,8 +50,26 @@ def run(
     names = ["scores", "normalised", "means", "leaderboard_row", "missing"]
     files = {name: tables / f"{name}.csv" for name in names}
     scores = folder / "scores"
-    aggregate(variants=variants, tasks=tasks, score_folder=scores, unfinished=unfinished, **files)
+    aggregate(
+        variants=variants,
+        tasks=tasks,
+        grid_points=8,
+        seeds=1,
+        score_folder=scores,
+        unfinished=unfinished,
+        **files,
+    )
     return tables
+
+
+def test_a_score_of_other_settings_is_missing_though_snakemake_may_not_know_it(tmp_path):
+    write_score(tmp_path / "scores", MODEL, MINI[0], 0.5)
+    file = tmp_path / "scores" / MODEL / f"{MINI[0]}.json"
+    scored = json.loads(file.read_text())
+    file.write_text(json.dumps(scored | {"provenance": {"grid_points": 1, "seeds": 1}}))
+    tables = run(tmp_path, [MODEL], MINI[:1])
+    (missing,) = rows(tables / "missing.csv")
+    assert "was made with grid_points 1, and the run asks for 8; delete it" in missing["reason"]
 
 
 def rows(path: Path) -> list[dict[str, str]]:

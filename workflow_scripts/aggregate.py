@@ -21,6 +21,8 @@ from workflow_scripts.hear2021.run.unfinished import read_unfinished
 def aggregate(
     variants: list[str],
     tasks: list[str],
+    grid_points: int,
+    seeds: int,
     score_folder: Path,
     scores: Path,
     normalised: Path,
@@ -34,6 +36,8 @@ def aggregate(
     Args:
         variants: the models of the run; none for the published comparison.
         tasks: the task directories of the run.
+        grid_points: how many grid points the run tries.
+        seeds: how many seeds it has.
         score_folder: holds `<variant>/<task>.json`; a file that is not there is a missing score.
         scores: every model on every task, with what the score was normalised by and its source.
         normalised: one row a model, one column a task.
@@ -45,7 +49,8 @@ def aggregate(
     rows = [task_table()[name] for name in tasks]
     published = read_published()
     left = read_unfinished(unfinished) if unfinished else {}
-    table, without_score = score_table(score_folder, variants, rows, published, left)
+    settings = {"grid_points": grid_points, "seeds": seeds}
+    table, without_score = score_table(score_folder, variants, rows, published, left, settings)
     comparison = Comparison(table, reported_tasks(rows), published)
     write_table(table, scores)
     write_table(normalised_table(comparison), normalised)

@@ -126,6 +126,7 @@ def score_table(
     tasks: Sequence[TaskRow],
     published: Published,
     unfinished: Mapping[tuple[str, str], str] = MappingProxyType({}),
+    settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[pd.DataFrame, list[Missing]]:
     """Collect the run's score files and the published scores of the same tasks.
 
@@ -137,6 +138,8 @@ def score_table(
         published: the published systems; those without a score on any of the tasks are left out.
         unfinished: why pairs (variant, task) that the run did not finish are missing, whatever
             score of an earlier run there is; nothing where that is not known.
+        settings: what the provenance of a score must say, if it has one; the score of another
+            setting is missing. (Snakemake makes such scores again, unless its records are lost.)
 
     Returns:
         A table of `SCORE_COLUMNS` and the pairs that have no score.
@@ -151,7 +154,9 @@ def score_table(
             file = scores / variant / f"{task.task}.json"
             pair = (variant, task.task)
             measured, reason = (
-                _without_score(file, unfinished[pair]) if pair in unfinished else _read_score(file)
+                _without_score(file, unfinished[pair])
+                if pair in unfinished
+                else _read_score(file, settings)
             )
             source = file.as_posix()
             rows.append(
@@ -177,12 +182,20 @@ def _without_score(file: Path, reason: str = "") -> tuple[dict[str, float], str]
     return dict.fromkeys(_MEASURED, math.nan), reason or f"no score file {file.as_posix()}"
 
 
-def _read_score(file: Path) -> tuple[dict[str, float], str]:
+def _read_score(file: Path, settings: Mapping[str, Any]) -> tuple[dict[str, float], str]:
     """Return the `_MEASURED` columns of a score file, or why there are none."""
     measured = dict.fromkeys(_MEASURED, math.nan)
     if not file.exists():
         return _without_score(file)
     result = json.loads(file.read_text())
+    made_with = result.get("provenance", {})
+    for name, value in settings.items():
+        if made_with.get(name, value) != value:
+            return _without_score(
+                file,
+                f"{file.as_posix()} was made with {name} {made_with[name]}, and the run asks for "
+                f"{value}; delete it and run again",
+            )
     score = test_score(result)
     if not math.isfinite(score):
         return measured, f"the score in {file.as_posix()} is not a number"

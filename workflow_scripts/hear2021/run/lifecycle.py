@@ -88,6 +88,8 @@ class Lifecycle:
             for job in left
             if job.rule.name in unfinished.REPORT_RULES
         ]
+        if reports:
+            logger.info("The tables and figures of what is there are made now; a minute")
         for line in unfinished.report_what_is_there(
             reports, {pair: reasons.get(pair, "") for pair in pairs}, UNFINISHED
         ):
