@@ -106,7 +106,9 @@ def test_weights_of_no_known_network_are_refused(seeded, tmp_path):
     assert "They fit no known checkpoint" in str(error.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"not weights", b"PK\x03\x04 cut off"])
+@pytest.mark.parametrize(
+    "content", [b"", b"not weights", b"PK\x03\x04 cut off", b"root:x:0:0:root:/root\n"]
+)
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path, content):
     path = tmp_path / "broken.pt"
     path.write_bytes(content)

@@ -17,8 +17,19 @@ from filelock import FileLock
 
 from hear_mn.audio import AudioError
 from workflow_scripts.embed import near_audio
-from workflow_scripts.hear2021.embedding import embeddings
-from workflow_scripts.hear2021.embedding.embeddings import EmbeddedTask, EmbeddingError, embed_task
+from workflow_scripts.hear2021.embedding import (
+    device_pipeline,
+    row_file,
+)
+from workflow_scripts.hear2021.embedding import (
+    embed_task as embed_task_module,
+)
+from workflow_scripts.hear2021.embedding.embed_task import embed_task
+from workflow_scripts.hear2021.embedding.embedded_task import (
+    EmbeddedTask,
+    EmbeddingError,
+    clips_by_length,
+)
 from workflow_scripts.hear2021.tasks.task import Clip, Task
 
 RATE = 32_000
@@ -122,8 +133,10 @@ def test_a_feature_may_be_joined_from_a_second_pass(tmp_path):
 
 
 def test_a_killed_pass_goes_on_where_it_was_saved_and_gives_the_same_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(embeddings, "SECONDS_BETWEEN_SAVES", 0.0)
-    monkeypatch.setattr(embeddings, "CPU_FEED", replace(embeddings.CPU_FEED, batch_clips=1))
+    monkeypatch.setattr(embed_task_module, "SECONDS_BETWEEN_SAVES", 0.0)
+    monkeypatch.setattr(
+        device_pipeline, "CPU_FEED", replace(device_pipeline.CPU_FEED, batch_clips=1)
+    )
     task = make_task(MIXED)
     with pytest.raises(KeyboardInterrupt):
         run(task, SumsOfSamples(fail_at_call=4), tmp_path)
@@ -141,7 +154,7 @@ def test_a_killed_pass_goes_on_where_it_was_saved_and_gives_the_same_files(tmp_p
 
 
 def test_what_a_killed_pass_saved_for_other_weights_is_not_used(tmp_path, monkeypatch):
-    monkeypatch.setattr(embeddings, "SECONDS_BETWEEN_SAVES", 0.0)
+    monkeypatch.setattr(embed_task_module, "SECONDS_BETWEEN_SAVES", 0.0)
     task = make_task(MIXED)
     with pytest.raises(KeyboardInterrupt):
         run(task, SumsOfSamples(fail_at_call=2), tmp_path)
@@ -150,7 +163,7 @@ def test_what_a_killed_pass_saved_for_other_weights_is_not_used(tmp_path, monkey
 
 
 def test_progress_that_a_crash_left_unreadable_is_none(tmp_path, monkeypatch):
-    monkeypatch.setattr(embeddings, "SECONDS_BETWEEN_SAVES", 0.0)
+    monkeypatch.setattr(embed_task_module, "SECONDS_BETWEEN_SAVES", 0.0)
     task = make_task(MIXED)
     with pytest.raises(KeyboardInterrupt):
         run(task, SumsOfSamples(fail_at_call=2), tmp_path)
@@ -171,9 +184,11 @@ def test_a_slow_disk_is_written_to_while_the_next_batches_are_computed(tmp_path,
             happened.append("computed")
             return super().scene(audio)
 
-    monkeypatch.setattr(embeddings.os, "fdatasync", slow)
-    monkeypatch.setattr(embeddings, "SYNC_BYTES", 1)
-    monkeypatch.setattr(embeddings, "CPU_FEED", replace(embeddings.CPU_FEED, batch_clips=1))
+    monkeypatch.setattr(row_file.os, "fdatasync", slow)
+    monkeypatch.setattr(row_file, "SYNC_BYTES", 1)
+    monkeypatch.setattr(
+        device_pipeline, "CPU_FEED", replace(device_pipeline.CPU_FEED, batch_clips=1)
+    )
     task = make_task({"fold00": [1600] * 4})
     run(task, Tells(), tmp_path)
     # The disk takes the first rows while the second ones go to the file, and no later ones do
@@ -207,10 +222,10 @@ def test_rows_go_to_the_file_while_the_disk_takes_those_before_them(tmp_path, mo
         def fileno(self):
             return -1
 
-    monkeypatch.setattr(embeddings.os, "fdatasync", slow)
-    monkeypatch.setattr(embeddings, "SYNC_BYTES", 1)
+    monkeypatch.setattr(row_file.os, "fdatasync", slow)
+    monkeypatch.setattr(row_file, "SYNC_BYTES", 1)
     file = TellsDisk()
-    with embeddings._Writer(file) as writer:
+    with row_file.RowWriter(file) as writer:
         writer.write(np.zeros((1, 1), np.float32))
         writer.write(np.zeros((1, 1), np.float32))
         writer.finish()
@@ -222,7 +237,7 @@ def test_rows_that_a_disk_does_not_take_end_a_pass_though_they_are_the_last(
     tmp_path, monkeypatch, fails_at
 ):
     calls = itertools.count(1)
-    write = embeddings._Writer._write
+    write = row_file.RowWriter._write
 
     def late(writer, rows):  # so that the pass ends before its last rows go to the disk
         time.sleep(0.05)
@@ -232,10 +247,12 @@ def test_rows_that_a_disk_does_not_take_end_a_pass_though_they_are_the_last(
         if next(calls) == fails_at:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(embeddings._Writer, "_write", late)
-    monkeypatch.setattr(embeddings.os, "fdatasync", full)
-    monkeypatch.setattr(embeddings, "SYNC_BYTES", 1)
-    monkeypatch.setattr(embeddings, "CPU_FEED", replace(embeddings.CPU_FEED, batch_clips=1))
+    monkeypatch.setattr(row_file.RowWriter, "_write", late)
+    monkeypatch.setattr(row_file.os, "fdatasync", full)
+    monkeypatch.setattr(row_file, "SYNC_BYTES", 1)
+    monkeypatch.setattr(
+        device_pipeline, "CPU_FEED", replace(device_pipeline.CPU_FEED, batch_clips=1)
+    )
     with pytest.raises(OSError, match="No space left"):
         run(make_task({"fold00": [1600] * 2}), SumsOfSamples(), tmp_path)
     assert not (tmp_path / "l-e1.npy").exists()
@@ -245,8 +262,8 @@ def test_a_full_disk_ends_a_pass(tmp_path, monkeypatch):
     def full(file):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(embeddings.os, "fdatasync", full)
-    monkeypatch.setattr(embeddings, "SYNC_BYTES", 1)
+    monkeypatch.setattr(row_file.os, "fdatasync", full)
+    monkeypatch.setattr(row_file, "SYNC_BYTES", 1)
     with pytest.raises(OSError, match="No space left"):
         run(make_task(MIXED), SumsOfSamples(), tmp_path)
     assert not (tmp_path / "l-e1.npy").exists()
@@ -357,7 +374,7 @@ def test_rows_come_from_a_gpu_when_it_has_its_next_batch(monkeypatch):
     empty = torch.empty
     monkeypatch.setattr(torch, "empty", lambda shape, dtype, pin_memory: empty(shape, dtype=dtype))
     monkeypatch.setattr(torch.cuda, "Event", lambda blocking: Event())
-    for batch, rows, finite in embeddings._on_host(computed(), torch.device("cuda")):
+    for batch, rows, finite in device_pipeline._on_host(computed(), torch.device("cuda")):
         happened.append(f"written {batch[0]}")
         assert rows.unique().tolist() == batch
         assert finite is True
@@ -397,9 +414,9 @@ def test_a_gpu_is_sent_its_next_audio_before_it_computes_on_what_it_has(monkeypa
         for first, last in ((0, 3), (3, 5), (5, 6)):
             batch = task.clips[first:last]
             for one in range(first, last):
-                yield embeddings.Piece(batch, one - first, audio[one : one + 1])
+                yield device_pipeline.Piece(batch, one - first, audio[one : one + 1])
 
-    for batch, sent in embeddings._on_device(pieces(), torch.device("cuda")):
+    for batch, sent in device_pipeline._on_device(pieces(), torch.device("cuda")):
         names = [int(clip.name.removesuffix(".wav")) for clip in batch]
         assert torch.equal(sent, audio[names])
         happened.append(f"computes clips {names}")
@@ -415,11 +432,11 @@ def test_a_gpu_gets_its_batches_in_pieces_of_their_clips(monkeypatch):
     embedder.device = torch.device("cuda")
     empty = torch.empty
     monkeypatch.setattr(torch, "empty", lambda shape, dtype, pin_memory: empty(shape, dtype=dtype))
-    small = replace(embeddings.CUDA_FEED, batch_clips=3, piece_seconds=2 * 1600 / RATE)
-    monkeypatch.setattr(embeddings, "CUDA_FEED", small)
+    small = replace(device_pipeline.CUDA_FEED, batch_clips=3, piece_seconds=2 * 1600 / RATE)
+    monkeypatch.setattr(device_pipeline, "CUDA_FEED", small)
     task = make_task({"fold00": [1600] * 5, "fold01": [1600, 3200]})
-    clips = embeddings.clips_by_length(task)
-    read = list(embeddings._read_ahead(task, clips, embedder))
+    clips = clips_by_length(task)
+    read = list(device_pipeline._read_ahead(task, clips, embedder))
     assert [(len(piece.batch), piece.start, len(piece.audio)) for piece in read] == [
         *((3, 0, 2), (3, 2, 1), (3, 0, 2), (3, 2, 1), (1, 0, 1)),
     ]

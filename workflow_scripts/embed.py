@@ -17,7 +17,7 @@ from hear_mn.embedding import load_embedder
 from hear_mn.mobilenet_embedder import Precision
 from hear_mn.whole import write_json_whole
 from workflow_scripts.command_line import command_line
-from workflow_scripts.hear2021.embedding.embeddings import embed_task
+from workflow_scripts.hear2021.embedding.embed_task import embed_task
 from workflow_scripts.hear2021.embedding.planning import features_of
 from workflow_scripts.hear2021.evaluation.kept_scores import forget_scores_of
 from workflow_scripts.hear2021.run import versions

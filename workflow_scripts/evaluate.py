@@ -14,7 +14,7 @@ import torch
 from hear_mn.variants import parse_variant
 from hear_mn.whole import write_json_whole
 from workflow_scripts.command_line import command_line
-from workflow_scripts.hear2021.embedding.embeddings import EmbeddedTask
+from workflow_scripts.hear2021.embedding.embedded_task import EmbeddedTask
 from workflow_scripts.hear2021.evaluation.kept_scores import keep_scores, kept_scores
 from workflow_scripts.hear2021.evaluation.protocol import evaluate as evaluate_protocol
 from workflow_scripts.hear2021.evaluation.results import test_score

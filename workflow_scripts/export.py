@@ -4,7 +4,7 @@ from pathlib import Path
 
 from hear_mn.variants import parse_variant
 from workflow_scripts.command_line import command_line
-from workflow_scripts.hear2021.embedding.embeddings import EmbeddedTask
+from workflow_scripts.hear2021.embedding.embedded_task import EmbeddedTask
 from workflow_scripts.hear2021.evaluation.export import export as export_pair
 from workflow_scripts.hear2021.tasks.task import Task
 

@@ -25,7 +25,8 @@ from hear_mn.mobilenet import MobileNet
 from hear_mn.variants import Variant, parse_variant
 from tests.benchmarks.comparison import Comparison, as_table, in_turn, timed
 from tests.benchmarks.inputs import InputTask
-from workflow_scripts.hear2021.embedding.embeddings import EmbeddedTask, embed_task
+from workflow_scripts.hear2021.embedding.embed_task import embed_task
+from workflow_scripts.hear2021.embedding.embedded_task import EmbeddedTask
 from workflow_scripts.hear2021.embedding.planning import embedding_files
 from workflow_scripts.hear2021.evaluation.packing import pack
 from workflow_scripts.hear2021.run.configuration import CONFIG

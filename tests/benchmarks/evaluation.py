@@ -26,7 +26,8 @@ from tests.benchmarks.inputs import (
     on_disk,
 )
 from tests.benchmarks.stock_runner import STOCK_RUNNER, comparable
-from workflow_scripts.hear2021.embedding.embeddings import EmbeddedTask, embed_task
+from workflow_scripts.hear2021.embedding.embed_task import embed_task
+from workflow_scripts.hear2021.embedding.embedded_task import EmbeddedTask
 from workflow_scripts.hear2021.evaluation.export import export
 from workflow_scripts.hear2021.evaluation.protocol import evaluate
 from workflow_scripts.hear2021.evaluation.results import test_score

@@ -12,7 +12,7 @@ import soundfile
 
 from hear_mn.checkpoints import checkpoint, locate
 from hear_mn.seeded import write_seeded
-from workflow_scripts.hear2021.embedding.embeddings import EmbeddedTask
+from workflow_scripts.hear2021.embedding.embedded_task import EmbeddedTask
 from workflow_scripts.hear2021.tasks.hear_layout import METADATA_FILE, VOCABULARY_FILE
 from workflow_scripts.hear2021.tasks.prepare import prepare_task
 from workflow_scripts.hear2021.tasks.synthesis import synthesise_task

@@ -17,7 +17,8 @@ from tests.benchmarks.embedding import quiet
 from tests.benchmarks.evaluation import SIZE, VARIANT, made_files
 from tests.benchmarks.inputs import event_embeddings, event_task, scene_embeddings, scene_task
 from tests.benchmarks.machine import apart
-from workflow_scripts.hear2021.embedding.embeddings import EmbeddedTask, embed_task
+from workflow_scripts.hear2021.embedding.embed_task import embed_task
+from workflow_scripts.hear2021.embedding.embedded_task import EmbeddedTask
 from workflow_scripts.hear2021.evaluation.protocol import evaluate
 from workflow_scripts.hear2021.tasks.task import Clip, Task
 
