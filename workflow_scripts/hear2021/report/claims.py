@@ -118,7 +118,7 @@ def _means(comparison: Comparison, models: Sequence[str]) -> list[str]:
     categories = comparison.categories
     boxes = [
         model
-        for model, _ in dict.fromkeys(comparison.rows())
+        for model, _ in comparison.models_and_origins()
         if comparison.mean(model).basis == "box plots" and model not in models
     ]
     table = [

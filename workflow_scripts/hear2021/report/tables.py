@@ -408,7 +408,7 @@ class Comparison:
             return Mean(mean, len(tasks), len(tasks), "published mean")
         return Mean(math.nan, 0, len(tasks), "nothing")
 
-    def rows(self) -> list[tuple[str, str]]:
+    def models_and_origins(self) -> list[tuple[str, str]]:
         """Return (model, origin) of all that has scores, boxes or a mean on these tasks."""
         known = [(model, origin) for origin, model in self._cells]
         for model in self.published.systems:
@@ -421,7 +421,7 @@ class Comparison:
 def normalised_table(comparison: Comparison) -> pd.DataFrame:
     """Return one row a model and one column a task: normalised scores, empty where missing."""
     rows = []
-    for model, origin in comparison.rows():
+    for model, origin in comparison.models_and_origins():
         cells = {
             task.name: comparison.cell(model, task, origin)["normalised"]
             for task in comparison.tasks
@@ -439,7 +439,7 @@ def means_table(comparison: Comparison) -> pd.DataFrame:
     mean rests on where a system's scores were not published.
     """
     rows = []
-    for model, origin in comparison.rows():
+    for model, origin in comparison.models_and_origins():
         row: dict[str, Any] = {"model": model, "origin": origin}
         overall = comparison.mean(model, None, origin)
         row["basis"] = overall.basis
