@@ -139,7 +139,9 @@ def _complete(scores: pd.DataFrame, maxima: dict[str, float]) -> pd.DataFrame:
     unknown = sorted(set(scores["leaderboard_column"]) - set(maxima))
     if unknown:
         raise ConfigurationError(
-            f"published_scores.csv: no row dated {CHALLENGE!r} has a score in {', '.join(unknown)}"
+            f"published_scores.csv: no row dated {CHALLENGE!r} has a score in "
+            f"{', '.join(unknown)}, so that the challenge had no such leaderboard column and there "
+            f"is no maximum to normalise by. Leave the scores in it out"
         )
     maximum = scores["leaderboard_column"].map(maxima)
     return pd.DataFrame(
