@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,17 @@ needs_shared = pytest.mark.skipif(
     not (SHARED / "golden").is_dir(),
     reason=f"the golden embeddings and real input are not at {SHARED.name}/ (set HEAR_SHARED)",
 )
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """One torch thread, whatever the tests before have set."""
+    import torch  # noqa: PLC0415 -- which most tests of the workflow do without
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

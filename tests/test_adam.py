@@ -7,14 +7,6 @@ from workflow_scripts.hear2021.evaluation import adam
 from workflow_scripts.hear2021.evaluation.adam import BLOCK, Adam, BlockwiseAdam, fastest_adam
 
 
-@pytest.fixture
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def parameters_and_gradients(shapes):
     generator = torch.Generator().manual_seed(0)
     values = [torch.randn(shape, generator=generator) for shape in shapes]

@@ -24,7 +24,9 @@ from workflow_scripts.hear2021.evaluation.training import (
 )
 from workflow_scripts.hear2021.tasks.task import Clip, Task
 
-THREADS = torch.get_num_threads()  # of both sides
+THREADS = 1  # of both sides
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 HOP_MS = 50.0
 
 # heareval's grid with small networks and early stops: the same code in a fraction of the time
