@@ -16,15 +16,7 @@ from hear_mn.module_embedder import ModuleEmbedder
 
 
 class Embedder(Protocol):
-    """The interface of `MobileNetEmbedder` and `ModuleEmbedder`.
-
-    Attributes:
-        sample_rate: in Hz.
-        feature_sizes: the number of values of each feature of a scene, in their order.
-        timestamp_feature_sizes: of a timestamp.
-        scene_size: their sum.
-        timestamp_size: theirs.
-    """
+    """The interface of `MobileNetEmbedder` and `ModuleEmbedder`; `sample_rate` is in Hz."""
 
     sample_rate: int
 

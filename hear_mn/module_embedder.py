@@ -72,8 +72,8 @@ class ModuleEmbedder(nn.Module):
     def _scenes(self, audio: Tensor) -> Tensor:
         try:
             vectors = self._called("get_scene_embeddings", audio)
-        except RuntimeError as error:
-            if len(audio) == 1 or not is_out_of_memory(error):
+        except RuntimeError:  # too little memory: of all else `_called` makes CheckpointError
+            if len(audio) == 1:
                 raise
         else:
             self._check_shape("scene", vectors, (len(audio), self.scene_size))
@@ -92,8 +92,9 @@ class ModuleEmbedder(nn.Module):
         n_timestamps = times.shape[-1] if isinstance(times, Tensor) and times.ndim else 0
         self._check_shape("timestamp", vectors, (len(audio), n_timestamps, self.timestamp_size))
         self._check_shape("timestamp", times, (len(audio), n_timestamps))
-        self._check_times(times.float(), 1000 * audio.shape[1] / self.sample_rate)
-        return vectors.float(), times.float()
+        times = times.float()
+        self._check_times(times, 1000 * audio.shape[1] / self.sample_rate)
+        return vectors.float(), times
 
     def _called(self, function: str, audio: Tensor) -> Any:
         """Call a function of the module; raises CheckpointError that names it, if it fails.

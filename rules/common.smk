@@ -16,7 +16,7 @@ from workflow_scripts.hear2021.run.configuration import (
     task_table,
 )
 from workflow_scripts.hear2021.run.fingerprints import fingerprint, module_fingerprint
-from workflow_scripts.hear2021.run.groups import group_of, is_short
+from workflow_scripts.hear2021.run.groups import group_of, is_short, trains_on_gpu
 from workflow_scripts.hear2021.run.interpreter import prefer_this_python
 from workflow_scripts.hear2021.run.site import read_site
 
@@ -106,9 +106,8 @@ def one_of(names):
 
 def evaluated_on_gpu():
     """The tasks whose predictors are trained on a GPU: those long enough to be worth one."""
-    if RUN.evaluation_device == "cpu":
-        return []
-    return [row.task for row in task_table().values() if not is_short(row)]
+    rows = task_table().values()
+    return [row.task for row in rows if trains_on_gpu(row, RUN.evaluation_device)]
 
 
 def evaluation_group(wildcards):

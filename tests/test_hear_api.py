@@ -20,6 +20,7 @@ from hear_mn.hear_api import HearModel
 from hear_mn.mobilenet import FoldedConvNorm, MobileNet
 from hear_mn.mobilenet_embedder import MobileNetEmbedder
 from hear_mn.module_embedder import ModuleEmbedder
+from tests.benchmarks.gpu import by_feature
 
 ALL_FEATURES = ["logits", "e1", "mels", "clf", "block0", "block5", "block10", "se4", "se15"]
 
@@ -73,8 +74,7 @@ def test_load_model_uses_the_file_it_is_given(weights, tmp_path):
 
 def test_the_vector_is_the_features_one_after_another(model, embedder):
     audio = noise(2, 16000)
-    sizes = list(embedder.feature_sizes.values())
-    found = dict(zip(ALL_FEATURES, embedder.scene(audio).split(sizes, dim=1), strict=True))
+    found = by_feature(embedder, audio)
     expected = torch.cat([found["logits"], found["e1"], found["mels"]], dim=1)
     assert_equal_up_to_rounding(module.get_scene_embeddings(audio, model), expected)
 

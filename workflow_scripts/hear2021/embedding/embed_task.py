@@ -1,8 +1,8 @@
-"""Embeddings of a task: computed in one pass over its clips, kept as one matrix, read by feature.
+"""A pass: the embeddings of a task, computed over its clips once and kept as one matrix.
 
-Two files a pass. `<parts>.npy` holds float32 rows, `<parts>.json` says what they are. Rows follow
-the clips ordered by length (equal lengths make full batches) and then by their order in the task,
-so the layout follows from the task and no per-clip index is stored.
+Two files, which `embedded_task` reads. `<parts>.npy` holds float32 rows, `<parts>.json` says what
+they are. Rows follow the clips ordered by length (equal lengths make full batches) and then by
+their order in the task, so the layout follows from the task and no per-clip index is stored.
 """
 
 import itertools

@@ -8,7 +8,7 @@ from hear_mn.variants import Variant
 from workflow_scripts.hear2021.embedding.planning import embedding_files, features_of
 from workflow_scripts.hear2021.run import resources
 from workflow_scripts.hear2021.run.configuration import TaskRow
-from workflow_scripts.hear2021.run.groups import is_short
+from workflow_scripts.hear2021.run.groups import trains_on_gpu
 
 PUBLISHED_RATE = 48_000
 BYTES_PER_SAMPLE = 2
@@ -54,15 +54,14 @@ def estimate_run(
         local_weights: checkpoints whose weights are.
     """
     names = sorted({variant.checkpoint for variant in variants})
-    weights = [Estimate(name, download=_weights_size(name, local_weights)) for name in names]
-    estimates = weights
+    estimates = [Estimate(name, download=_weights_size(name, local_weights)) for name in names]
     for row in tasks:
         multiply_adds = sum(
             resources.evaluation_multiply_adds(variant.name, row, grid_points, seeds)
             for variant in variants
         )
         estimate = _until_embedded(row, variants, names, row.task in set(local_tasks))
-        if evaluation_device == "gpu" and not is_short(row):
+        if trains_on_gpu(row, evaluation_device):
             hours = multiply_adds / resources.GPU_EVALUATION_MULTIPLY_ADDS_PER_SECOND / 3600
             estimates.append(replace(estimate, evaluation_gpu_hours=hours))
         else:

@@ -23,6 +23,14 @@ def is_short(task: TaskRow) -> bool:
     return task.clips * max(1, length) < SHORT_CLIPS
 
 
+def trains_on_gpu(task: TaskRow, evaluation_device: str) -> bool:
+    """Return whether predictors for a task are trained on a GPU: where it is worth a job's start.
+
+    `evaluation_device`: the run's, "cpu" or "gpu".
+    """
+    return evaluation_device == "gpu" and not is_short(task)
+
+
 def group_of(variant: str, task: TaskRow) -> str | None:
     """Return the group of an evaluation, or None if it is long enough to be a job of its own."""
     if not is_short(task):

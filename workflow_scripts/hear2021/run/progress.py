@@ -316,8 +316,8 @@ def gather_performance(
             measured = scored.get("provenance", {})
         else:
             row["task"] = names[0]
-        of_the_job = [key for key in PERFORMANCE_COLUMNS if key not in ("rule", "seconds")]
-        row |= {key: measured[key] for key in of_the_job if measured.get(key) is not None}
+        measured.pop("seconds", None)  # Snakemake's are of the whole job
+        row |= {key: measured[key] for key in PERFORMANCE_COLUMNS if measured.get(key) is not None}
         if "peak_gpu_memory_bytes" in measured:
             row["peak_gpu_memory_mb"] = round(measured["peak_gpu_memory_bytes"] / 1e6, 1)
         if row["task"] in tasks and (not row["model"] or row["model"] in models):

@@ -20,10 +20,10 @@ def take(scratch: Path, clone: Path) -> None:
         if not scratch.resolve().is_relative_to(clone):
             write_whole(owner, f"{clone}\n".encode())
         return
-    if owner.read_text().strip() != str(clone):
+    named = owner.read_text().strip()
+    if named != str(clone):
         raise ConfigurationError(
-            f"pathvars.scratch: {scratch} is the scratch folder of the clone "
-            f"{owner.read_text().strip()}, and two clones do not see each other's settings. Name "
-            f"another folder. If that is this clone, moved, or is gone and its run files had the "
-            f"same settings, delete {owner}"
+            f"pathvars.scratch: {scratch} is the scratch folder of the clone {named}, and two "
+            f"clones do not see each other's settings. Name another folder. If that is this clone, "
+            f"moved, or is gone and its run files had the same settings, delete {owner}"
         )
