@@ -9,12 +9,8 @@ from workflow_scripts.hear2021.embedding.planning import embedding_files, existi
 from workflow_scripts.hear2021.report.figure_table import figure_table
 from workflow_scripts.hear2021.report.reports import reports
 from workflow_scripts.hear2021.run import resources, versions
-from workflow_scripts.hear2021.run.configuration import (
-    CONFIG,
-    ConfigurationError,
-    read_run,
-    task_table,
-)
+from workflow_scripts.hear2021.run.config_tables import CONFIG, ConfigurationError
+from workflow_scripts.hear2021.run.configuration import read_run, task_table
 from workflow_scripts.hear2021.run.fingerprints import fingerprint, module_fingerprint
 from workflow_scripts.hear2021.run.groups import group_of, is_short, trains_on_gpu
 from workflow_scripts.hear2021.run.interpreter import prefer_this_python

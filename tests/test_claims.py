@@ -6,14 +6,10 @@ import math
 import pytest
 
 from workflow_scripts.hear2021.report.claims import duel, new_bests, write_claims
+from workflow_scripts.hear2021.report.comparison import Comparison
 from workflow_scripts.hear2021.report.published import read_published
-from workflow_scripts.hear2021.report.tables import (
-    PUBLISHED,
-    Comparison,
-    Missing,
-    reported_tasks,
-    score_table,
-)
+from workflow_scripts.hear2021.report.reported_tasks import reported_tasks
+from workflow_scripts.hear2021.report.score_table import PUBLISHED, Missing, score_table
 from workflow_scripts.hear2021.run.configuration import task_table
 
 BEST = "mn40_as_ext_e1_l_all_se"

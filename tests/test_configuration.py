@@ -7,14 +7,9 @@ import shutil
 import pytest
 import yaml
 
-from workflow_scripts.hear2021.run import configuration
-from workflow_scripts.hear2021.run.configuration import (
-    CONFIG,
-    ConfigurationError,
-    complete_columns,
-    read_run,
-    task_table,
-)
+from workflow_scripts.hear2021.run import config_tables
+from workflow_scripts.hear2021.run.config_tables import CONFIG, ConfigurationError
+from workflow_scripts.hear2021.run.configuration import complete_columns, read_run, task_table
 
 
 def config(name: str = "config.yaml", **changes) -> dict:
@@ -91,7 +86,7 @@ def table_with(rows: list[dict], name: str, folder, monkeypatch) -> None:
         writer.writeheader()
         writer.writerows(rows)
     shutil.copytree(CONFIG / "schemas", folder / "schemas", dirs_exist_ok=True)
-    monkeypatch.setattr(configuration, "CONFIG", folder)
+    monkeypatch.setattr(config_tables, "CONFIG", folder)
 
 
 def rows_of(name: str, key: str) -> list[dict]:

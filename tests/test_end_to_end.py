@@ -14,7 +14,7 @@ import yaml
 
 from tests.conftest import copy_workflow, needs_shared, planned_jobs, snakemake
 from workflow_scripts.hear2021.report.figure_table import figures_of_run, published_figures
-from workflow_scripts.hear2021.run.configuration import CONFIG
+from workflow_scripts.hear2021.run.config_tables import CONFIG
 
 MINI = yaml.safe_load((CONFIG / "config.yaml").read_text())
 

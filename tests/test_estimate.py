@@ -10,7 +10,8 @@ import yaml
 from hear_mn.checkpoints import checkpoint
 from hear_mn.variants import parse_variant
 from workflow_scripts.hear2021.run import resources
-from workflow_scripts.hear2021.run.configuration import CONFIG, read_run, task_table
+from workflow_scripts.hear2021.run.config_tables import CONFIG
+from workflow_scripts.hear2021.run.configuration import read_run, task_table
 from workflow_scripts.hear2021.run.estimate import as_text, estimate_run
 
 ESC50 = task_table()["esc50-v2.0.0-full"]

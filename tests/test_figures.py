@@ -14,6 +14,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from workflow_scripts.hear2021.report import figure_table as figure_table_module
+from workflow_scripts.hear2021.report.comparison import Comparison, UnknownModel
 from workflow_scripts.hear2021.report.figure_table import (
     FigureRow,
     figure_table,
@@ -28,14 +29,11 @@ from workflow_scripts.hear2021.report.figures import (
 )
 from workflow_scripts.hear2021.report.figures.categories import _statistics
 from workflow_scripts.hear2021.report.published import read_published
-from workflow_scripts.hear2021.report.tables import (
-    Comparison,
-    UnknownModel,
-    reported_tasks,
-    score_table,
-)
-from workflow_scripts.hear2021.run import configuration
-from workflow_scripts.hear2021.run.configuration import CONFIG, ConfigurationError, task_table
+from workflow_scripts.hear2021.report.reported_tasks import reported_tasks
+from workflow_scripts.hear2021.report.score_table import score_table
+from workflow_scripts.hear2021.run import config_tables
+from workflow_scripts.hear2021.run.config_tables import CONFIG, ConfigurationError
+from workflow_scripts.hear2021.run.configuration import task_table
 
 STUDY = [
     "mn04_as_e1_l",
@@ -364,7 +362,7 @@ def test_a_wrong_row_of_the_figure_table_is_named(repository, tmp_path, monkeypa
         text.replace("complexity,categories", "complexity,pie", 1)
     )
     shutil.copytree(CONFIG / "schemas", tmp_path / "schemas")
-    monkeypatch.setattr(configuration, "CONFIG", tmp_path)
+    monkeypatch.setattr(config_tables, "CONFIG", tmp_path)
     figure_table.cache_clear()
     with pytest.raises(
         ConfigurationError, match=r"line 2 cannot be used:\n  plot: 'pie'\. Allowed: 'cat"
@@ -380,7 +378,7 @@ def figures_with(row: dict[str, str], folder, monkeypatch) -> None:
     shutil.copytree(CONFIG / "schemas", folder / "schemas")
     with (folder / "figures.csv").open("a", newline="") as table:
         csv.DictWriter(table, list(row)).writerow(row)
-    monkeypatch.setattr(configuration, "CONFIG", folder)
+    monkeypatch.setattr(config_tables, "CONFIG", folder)
     monkeypatch.setattr(figure_table_module, "figure_table", figure_table.__wrapped__)
 
 

@@ -8,16 +8,9 @@ from pathlib import Path
 import pytest
 
 from workflow_scripts.hear2021.run import progress
-from workflow_scripts.hear2021.run.progress import (
-    Job,
-    RunMessages,
-    WithoutJobEvents,
-    duration,
-    gather_performance,
-    on_gpu,
-    write_performance,
-)
-from workflow_scripts.hear2021.run.site import running_jobs
+from workflow_scripts.hear2021.run.performance import gather_performance, on_gpu, write_performance
+from workflow_scripts.hear2021.run.progress import Job, RunMessages, WithoutJobEvents, duration
+from workflow_scripts.hear2021.run.slurm import running_jobs
 
 
 @pytest.fixture

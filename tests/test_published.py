@@ -9,9 +9,12 @@ import pandas as pd
 import pytest
 
 from tests.conftest import needs_shared
+from workflow_scripts.hear2021.report.comparison import Comparison
 from workflow_scripts.hear2021.report.published import CHALLENGE, read_published
-from workflow_scripts.hear2021.report.tables import Comparison, reported_tasks, score_table
-from workflow_scripts.hear2021.run.configuration import ConfigurationError, task_table
+from workflow_scripts.hear2021.report.reported_tasks import reported_tasks
+from workflow_scripts.hear2021.report.score_table import score_table
+from workflow_scripts.hear2021.run.config_tables import ConfigurationError
+from workflow_scripts.hear2021.run.configuration import task_table
 
 BEST, SMALL = "mn40_as_ext_e1_l_all_se", "mn04_as_e1_l"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import copy_workflow, snakemake
-from workflow_scripts.hear2021.run.configuration import ConfigurationError
+from workflow_scripts.hear2021.run.config_tables import ConfigurationError
 from workflow_scripts.hear2021.run.scratch import OWNER, take
 
 

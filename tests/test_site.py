@@ -10,19 +10,17 @@ import pytest
 import yaml
 
 from tests.conftest import SINFO, SITE_SETTINGS, copy_workflow, snakemake
-from workflow_scripts.hear2021.run import site
-from workflow_scripts.hear2021.run.configuration import ConfigurationError
+from workflow_scripts.hear2021.run import site, slurm
+from workflow_scripts.hear2021.run.config_tables import ConfigurationError
 from workflow_scripts.hear2021.run.site import (
     Request,
     Site,
-    SiteError,
-    cancel_leftovers,
     check_site,
     check_status_queries,
     largest_requests,
     read_site,
-    running_jobs,
 )
+from workflow_scripts.hear2021.run.slurm import SlurmError, cancel_leftovers, running_jobs
 
 SQUEUE_KEEPS = "AccountingStorageType = accounting_storage/{}\nMinJobAge = {} sec\n"
 
@@ -88,16 +86,16 @@ def test_the_scratch_folder_of_the_site_is_where_embeddings_go(
 )
 def test_types_of_gpus_are_read_from_every_form_of_gres(cluster, gres, types):
     cluster("sinfo", f"cpu|up|2-00:00:00|idle|(null)\ngpu|up|2-00:00:00|idle|{gres}")
-    with pytest.raises(SiteError, match=re.escape(types)):
+    with pytest.raises(SlurmError, match=re.escape(types)):
         check_site(read_site(SITE_SETTINGS | {"gpu_model": "h100"}))
 
 
 @pytest.mark.parametrize("command", ["sinfo", "sbatch"])
 def test_a_command_that_does_not_answer_is_named(cluster, tmp_path, monkeypatch, command):
     (tmp_path / "bin" / command).write_text("#!/bin/sh\nexec sleep 60\n")
-    monkeypatch.setattr(site, "SECONDS_TO_ANSWER", 0.5)
+    monkeypatch.setattr(slurm, "SECONDS_TO_ANSWER", 0.5)
     request = Request("embed", gpu=True, cpus=1, memory_mb=1, minutes=1)
-    with pytest.raises(SiteError, match=f"`{command} .*` does not answer. Is SLURM up"):
+    with pytest.raises(SlurmError, match=f"`{command} .*` does not answer. Is SLURM up"):
         check_site(read_site(SITE_SETTINGS), [request])
 
 
@@ -125,12 +123,12 @@ def test_right_settings_pass(cluster):
     ],
 )
 def test_a_setting_that_slurm_does_not_know_is_named(cluster, changes, message):
-    with pytest.raises(SiteError, match=re.escape(message)):
+    with pytest.raises(SlurmError, match=re.escape(message)):
         check_site(read_site(SITE_SETTINGS | changes))
 
 
 def test_all_wrong_settings_come_in_one_message(cluster):
-    with pytest.raises(SiteError) as error:
+    with pytest.raises(SlurmError) as error:
         check_site(read_site(SITE_SETTINGS | {"account": "vision", "gpu_model": "h100"}))
     assert "account:" in str(error.value)
     assert "gpu_model:" in str(error.value)
@@ -141,7 +139,9 @@ def test_a_job_that_no_node_can_take_is_refused_unless_nodes_are_out_of_service(
     refusal = "#!/bin/sh\necho 'Requested node configuration is not available' >&2\nexit 1\n"
     Path(shutil.which("sbatch") or "").write_text(refusal)
     request = Request("embed", gpu=True, cpus=4, memory_mb=10**6, minutes=60)
-    with pytest.raises(SiteError, match=r"jobs of rule embed: sbatch --test-only .* --mem=1000000"):
+    with pytest.raises(
+        SlurmError, match=r"jobs of rule embed: sbatch --test-only .* --mem=1000000"
+    ):
         check_site(read_site(SITE_SETTINGS), [request])
     nodes = SINFO.format(state="drained").splitlines()
     for lines in (nodes, nodes[::-1]):
@@ -190,7 +190,7 @@ def test_a_run_that_would_lose_sight_of_its_jobs_does_not_begin(
     if message is None:
         check_status_queries(command, 20)
     else:
-        with pytest.raises(SiteError, match=re.escape(message)):
+        with pytest.raises(SlurmError, match=re.escape(message)):
             check_status_queries(command, 20)
 
 
@@ -222,7 +222,7 @@ def test_a_full_group_asks_for_no_more_time_than_the_partitions_take():
 
 def test_a_partition_that_is_down_is_named(cluster):
     cluster("sinfo", SINFO.format(state="idle").replace("cpu|up", "cpu|down"))
-    with pytest.raises(SiteError, match="cpu_partition: the partition 'cpu' is down"):
+    with pytest.raises(SlurmError, match="cpu_partition: the partition 'cpu' is down"):
         check_site(read_site(SITE_SETTINGS))
 
 
@@ -238,7 +238,7 @@ def test_a_site_may_leave_the_type_of_gpu_open(cluster, gres, says):
 def test_a_partitions_time_limit_is_read_in_every_form(cluster, limit, minutes):
     cluster("sinfo", f"cpu|up|infinite|idle|(null)\ngpu|up|{limit}|idle|gpu:a100:4")
     check_site(read_site(SITE_SETTINGS | {"max_minutes": minutes}))
-    with pytest.raises(SiteError, match=f"'gpu' takes jobs of at most {minutes} minutes"):
+    with pytest.raises(SlurmError, match=f"'gpu' takes jobs of at most {minutes} minutes"):
         check_site(read_site(SITE_SETTINGS | {"max_minutes": minutes + 1}))
 
 
@@ -291,7 +291,7 @@ def test_slurm_is_asked_about_jobs_with_all_that_the_site_sets(cluster, tmp_path
 
 def test_a_run_begins_with_the_options_that_the_message_names(cluster):
     cluster("scontrol", SQUEUE_KEEPS.format("none", 300))
-    with pytest.raises(SiteError) as refused:
+    with pytest.raises(SlurmError) as refused:
         check_status_queries("squeue", 200)
     seconds = re.search(r"status-command squeue .*-checks (\d+)", str(refused.value))
     assert seconds
@@ -321,7 +321,7 @@ def leave_jobs(folder: Path, cluster: Callable[..., None]) -> tuple[Path, Path]:
 def test_the_jobs_that_a_dead_run_left_in_this_folder_are_cancelled_and_their_end_awaited(
     cluster, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(site.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(slurm.time, "sleep", lambda seconds: None)
     queue, cancelled = leave_jobs(tmp_path, cluster)
     assert cancel_leftovers("hear-mn", tmp_path) == ["21", "22"]
     assert cancelled.read_text() == "21 22\n"
@@ -332,9 +332,9 @@ def test_the_jobs_that_a_dead_run_left_in_this_folder_are_cancelled_and_their_en
 
 
 def test_a_run_does_not_begin_beside_jobs_that_do_not_end(cluster, tmp_path, monkeypatch):
-    monkeypatch.setattr(site, "SECONDS_TO_END", -1)
+    monkeypatch.setattr(slurm, "SECONDS_TO_END", -1)
     leave_jobs(tmp_path, cluster)
-    with pytest.raises(SiteError, match="The jobs 21, 22 of an earlier run do not end"):
+    with pytest.raises(SlurmError, match="The jobs 21, 22 of an earlier run do not end"):
         cancel_leftovers("hear-mn", tmp_path)
 
 

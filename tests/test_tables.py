@@ -10,16 +10,11 @@ import pytest
 
 from tests.conftest import needs_shared
 from workflow_scripts.aggregate import aggregate
+from workflow_scripts.hear2021.report.comparison import Comparison, UnknownModel
 from workflow_scripts.hear2021.report.published import read_published
-from workflow_scripts.hear2021.report.tables import (
-    OWN,
-    Comparison,
-    UnknownModel,
-    read_score_table,
-    reported_tasks,
-    score_table,
-    write_table,
-)
+from workflow_scripts.hear2021.report.reported_tasks import reported_tasks
+from workflow_scripts.hear2021.report.score_table import OWN, read_score_table, score_table
+from workflow_scripts.hear2021.report.tables import write_table
 from workflow_scripts.hear2021.run.configuration import task_table
 from workflow_scripts.hear2021.run.unfinished import write_unfinished
 

@@ -3,15 +3,15 @@
 from pathlib import Path
 
 from workflow_scripts.command_line import command_line
+from workflow_scripts.hear2021.report.comparison import Comparison
 from workflow_scripts.hear2021.report.published import read_published
+from workflow_scripts.hear2021.report.reported_tasks import reported_tasks
+from workflow_scripts.hear2021.report.score_table import score_table
 from workflow_scripts.hear2021.report.tables import (
-    Comparison,
     leaderboard_rows,
     means_table,
     missing_table,
     normalised_table,
-    reported_tasks,
-    score_table,
     write_table,
 )
 from workflow_scripts.hear2021.run.configuration import task_table

@@ -6,13 +6,10 @@ from pathlib import Path
 from hear_mn.whole import write_whole
 from workflow_scripts.command_line import command_line
 from workflow_scripts.hear2021.report.claims import write_claims
+from workflow_scripts.hear2021.report.comparison import Comparison
 from workflow_scripts.hear2021.report.published import read_published
-from workflow_scripts.hear2021.report.tables import (
-    Comparison,
-    Missing,
-    read_score_table,
-    reported_tasks,
-)
+from workflow_scripts.hear2021.report.reported_tasks import reported_tasks
+from workflow_scripts.hear2021.report.score_table import Missing, read_score_table
 from workflow_scripts.hear2021.run.configuration import task_table
 
 

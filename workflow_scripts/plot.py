@@ -5,10 +5,12 @@ from pathlib import Path
 from hear_mn.checkpoints import checkpoint
 from hear_mn.variants import parse_variant
 from workflow_scripts.command_line import command_line
+from workflow_scripts.hear2021.report.comparison import Comparison
 from workflow_scripts.hear2021.report.figure_table import figure_table
 from workflow_scripts.hear2021.report.figures import Complexity, draw, save
 from workflow_scripts.hear2021.report.published import PublishedSystem, read_published
-from workflow_scripts.hear2021.report.tables import Comparison, read_score_table, reported_tasks
+from workflow_scripts.hear2021.report.reported_tasks import reported_tasks
+from workflow_scripts.hear2021.report.score_table import read_score_table
 from workflow_scripts.hear2021.run.configuration import task_table
 
 

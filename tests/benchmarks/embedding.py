@@ -29,7 +29,7 @@ from workflow_scripts.hear2021.embedding.embed_task import embed_task
 from workflow_scripts.hear2021.embedding.embedded_task import EmbeddedTask
 from workflow_scripts.hear2021.embedding.planning import embedding_files
 from workflow_scripts.hear2021.evaluation.packing import pack
-from workflow_scripts.hear2021.run.configuration import CONFIG
+from workflow_scripts.hear2021.run.config_tables import CONFIG
 from workflow_scripts.hear2021.run.devices import keep_freed_memory
 
 EMBEDDINGS = "embeddings.npy"  # of a pass, in its folder

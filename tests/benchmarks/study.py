@@ -16,7 +16,8 @@ from tests.benchmarks.inputs import scene_task
 from tests.benchmarks.machine import apart
 from tests.benchmarks.scaling import training_rate
 from tests.benchmarks.simulation import CORE, GPU, Rates, Schedule, schedule, study_jobs
-from workflow_scripts.hear2021.run.configuration import CONFIG, TaskRow, task_table
+from workflow_scripts.hear2021.run.config_tables import CONFIG
+from workflow_scripts.hear2021.run.configuration import TaskRow, task_table
 from workflow_scripts.hear2021.run.estimate import estimate_run
 from workflow_scripts.hear2021.tasks.prepare import prepare_task
 

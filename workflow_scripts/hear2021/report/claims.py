@@ -4,14 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from workflow_scripts.hear2021.report.tables import (
-    OWN,
-    PUBLISHED,
-    Comparison,
-    Mean,
-    Missing,
-    ReportedTask,
-)
+from workflow_scripts.hear2021.report.comparison import Comparison, Mean
+from workflow_scripts.hear2021.report.reported_tasks import ReportedTask
+from workflow_scripts.hear2021.report.score_table import OWN, PUBLISHED, Missing
 
 RULES = """\
 - A score is normalised by the best score of the HEAR 2021 challenge on its task (the rows of the

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from hear_mn.variants import UnknownVariant, parse_variant
-from workflow_scripts.hear2021.run.configuration import ConfigurationError, table_lines, table_rows
+from workflow_scripts.hear2021.run.config_tables import ConfigurationError, table_lines, table_rows
 
 EVERY_OWN_MODEL = "own"  # among the models of a row
 

@@ -12,11 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from workflow_scripts.hear2021.run.configuration import (
-    CONFIG,
-    ConfigurationError,
-    table_rows,
-)
+from workflow_scripts.hear2021.run.config_tables import CONFIG, ConfigurationError, table_rows
 
 CHALLENGE = "HEAR 2021"
 

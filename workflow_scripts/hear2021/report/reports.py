@@ -11,12 +11,8 @@ from workflow_scripts.hear2021.report.figure_table import (
     published_figures,
     published_systems,
 )
-from workflow_scripts.hear2021.run.configuration import (
-    ConfigurationError,
-    Run,
-    complete_columns,
-    task_table,
-)
+from workflow_scripts.hear2021.run.config_tables import ConfigurationError
+from workflow_scripts.hear2021.run.configuration import Run, complete_columns, task_table
 
 
 @dataclass(frozen=True)

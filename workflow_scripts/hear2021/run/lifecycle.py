@@ -13,19 +13,18 @@ from snakemake.logging import logger
 
 from workflow_scripts.hear2021.evaluation.kept_scores import forget_kept_scores
 from workflow_scripts.hear2021.evaluation.results import test_score
-from workflow_scripts.hear2021.run import progress, unfinished
-from workflow_scripts.hear2021.run.configuration import ConfigurationError, Run
+from workflow_scripts.hear2021.run import performance, progress, unfinished
+from workflow_scripts.hear2021.run.config_tables import ConfigurationError
+from workflow_scripts.hear2021.run.configuration import Run
 from workflow_scripts.hear2021.run.scratch import take
 from workflow_scripts.hear2021.run.site import (
     Request,
     Site,
-    SiteError,
-    cancel_leftovers,
     check_site,
     check_status_queries,
     largest_requests,
-    running_jobs,
 )
+from workflow_scripts.hear2021.run.slurm import SlurmError, cancel_leftovers, running_jobs
 
 RESULTS = Path("results")
 UNFINISHED = RESULTS / "logs" / "unfinished.json"
@@ -101,9 +100,9 @@ class Lifecycle:
         forget_kept_scores(self._scratch, RESULTS)
         models = {name for row in self._run.variants for name in (row.name, row.checkpoint)}
         tasks = {row.task for row in self._run.tasks}
-        rows = progress.gather_performance(RESULTS, models, tasks)
+        rows = performance.gather_performance(RESULTS, models, tasks)
         table = RESULTS / self._run.benchmark / "performance.csv"
-        progress.write_performance(rows, table)
+        performance.write_performance(rows, table)
         logger.info(self._messages.summary(rows, table))
 
     def _slurm_settings(self) -> Any:
@@ -121,7 +120,7 @@ class Lifecycle:
                 settings.status_command, settings.init_seconds_before_status_checks
             )
             leftovers = cancel_leftovers(settings.jobname_prefix, Path.cwd())
-        except SiteError as error:
+        except SlurmError as error:
             raise WorkflowError(str(error)) from error
         if leftovers:
             logger.info(f"Cancelled the jobs {', '.join(leftovers)} of an earlier run that died")

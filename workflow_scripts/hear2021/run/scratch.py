@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from hear_mn.whole import write_whole
-from workflow_scripts.hear2021.run.configuration import ConfigurationError
+from workflow_scripts.hear2021.run.config_tables import ConfigurationError
 
 OWNER = "clone.txt"
 

@@ -6,13 +6,10 @@ A run on SLURM checks before its first submission, so that a wrong account is on
 one failed job a pair. Light on purpose, like `configuration`.
 """
 
-import getpass
 import os
 import re
 import shlex
-import subprocess
 import sys
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,20 +17,13 @@ from typing import Any
 
 import yaml
 
-from workflow_scripts.hear2021.run.configuration import ConfigurationError, check
+from workflow_scripts.hear2021.run import slurm
+from workflow_scripts.hear2021.run.config_tables import ConfigurationError, check
 
 SETTINGS = Path("slurm/site.yaml")
 EXAMPLE = Path("slurm/site.example.yaml")
-
 # The executor asks for the state of its jobs at most this many seconds apart.
 LONGEST_STATUS_INTERVAL = 180
-SECONDS_TO_END = 120
-SECONDS_TO_ANSWER = 120
-OUT_OF_SERVICE = ("down", "drain", "fail", "maint", "unknown")
-
-
-class SiteError(RuntimeError):
-    """A setting that is missing or that SLURM does not know, and what to do about it."""
 
 
 @dataclass(frozen=True)
@@ -126,16 +116,6 @@ def _largest(*numbers: int | None) -> int | None:
     return max((number for number in numbers if number is not None), default=None)
 
 
-@dataclass(frozen=True)
-class Partition:
-    """What sinfo says of a partition."""
-
-    available: bool
-    minutes: float
-    gpus: frozenset[str]  # types; "" where the type is not named
-    complete: bool  # no node is drained or down
-
-
 def read_site(settings: Mapping[str, Any]) -> Site:
     """Check the settings and return them; none at all are those of a machine without SLURM.
 
@@ -159,15 +139,15 @@ def check_site(site: Site, requests: Iterable[Request] = ()) -> list[str]:
         Lines that say what was found, for people.
 
     Raises:
-        SiteError: one message with everything that is wrong.
+        slurm.SlurmError: one message with everything that is wrong.
     """
     if site.cpu_partition is None or site.gpu_partition is None:
-        raise SiteError(
+        raise slurm.SlurmError(
             f"{SETTINGS} is missing, which names your cluster's account and partitions:\n"
             f"    cp {EXAMPLE} {SETTINGS}\nand change what is wrong for you. Nothing was submitted."
         )
-    partitions = _partitions()
-    accounts = _accounts()
+    partitions = slurm.partitions()
+    accounts = slurm.accounts()
     wrong = [
         *_wrong_partitions(site, partitions),
         *_wrong_account(site, accounts),
@@ -178,7 +158,7 @@ def check_site(site: Site, requests: Iterable[Request] = ()) -> list[str]:
             problem for request in requests if (problem := _refused(site, request, partitions))
         ]
     if wrong:
-        raise SiteError(
+        raise slurm.SlurmError(
             "\n".join([f"{SETTINGS} does not fit this cluster. Nothing was submitted.", *wrong])
         )
     gpu = site.gres or site.gpu_model or "any model"
@@ -202,9 +182,9 @@ def check_status_queries(command: str | None, first_check_seconds: int) -> None:
             MinJobAge it turns from squeue to sacct.
 
     Raises:
-        SiteError: with the option that helps.
+        slurm.SlurmError: with the option that helps.
     """
-    answer = _ask("scontrol", "show", "config")
+    answer = slurm.ask("scontrol", "show", "config")
     settings = dict(re.findall(r"^(\w+)\s*= *(.*?) *$", answer, re.MULTILINE))
     accounting = settings.get("AccountingStorageType", "") != "accounting_storage/none"
     age = re.match(r"\d+", settings.get("MinJobAge", ""))
@@ -215,7 +195,7 @@ def check_status_queries(command: str | None, first_check_seconds: int) -> None:
     if learns_of_ends:
         return
     if accounting:
-        raise SiteError(
+        raise slurm.SlurmError(
             f"This cluster's squeue forgets a job {kept} s after its end (MinJobAge), which is "
             f"sooner than the next check may come. Ask the accounting database instead:\n"
             f"    snakemake --profile slurm --slurm-status-command sacct\n"
@@ -223,119 +203,21 @@ def check_status_queries(command: str | None, first_check_seconds: int) -> None:
         )
     if squeue_serves:
         soon = min(first_check_seconds, kept // 3)
-        raise SiteError(
+        raise slurm.SlurmError(
             f"This cluster has no accounting database (AccountingStorageType), and these settings "
             f"ask it. Its squeue keeps a job for {kept} s (MinJobAge), which is enough with\n"
             f"    snakemake --profile slurm --slurm-status-command squeue "
             f"--slurm-init-seconds-before-status-checks {soon}\n"
             f"Nothing was submitted."
         )
-    raise SiteError(
+    raise slurm.SlurmError(
         f"This cluster has no accounting database (AccountingStorageType) and its squeue forgets "
         f"a job {kept} s after its end (MinJobAge), so a run here would wait for ever. Ask the "
         f"administrators for MinJobAge=300, SLURM's default. Nothing was submitted."
     )
 
 
-def cancel_leftovers(prefix: str, folder: Path) -> list[str]:
-    """Cancel the jobs of a run in `folder` whose main process died, and wait for their end.
-
-    Its jobs cannot be taken over, and two writers of one file must not be.
-
-    Args:
-        prefix: what the names of this workflow's jobs begin with.
-        folder: the working directory.
-
-    Returns:
-        The ids of the cancelled jobs.
-
-    Raises:
-        SiteError: if they do not end.
-    """
-    leftovers = _jobs_of(prefix, folder)
-    if leftovers:
-        _ask("scancel", *leftovers)
-        deadline = time.monotonic() + SECONDS_TO_END
-        while set(leftovers) & set(_jobs_of(prefix, folder)):
-            if time.monotonic() > deadline:
-                raise SiteError(
-                    f"The jobs {', '.join(leftovers)} of an earlier run do not end {SECONDS_TO_END}"
-                    f" s after scancel. Wait until squeue no longer lists them, then start again."
-                )
-            time.sleep(2)
-    return leftovers
-
-
-def running_jobs(prefix: str, folder: Path) -> int | None:
-    """Return how many of the workflow's jobs in `folder` run, not counting those in the queue.
-
-    None while SLURM does not answer: only a progress line wants to know, and an error would end
-    the run and its jobs.
-    """
-    try:
-        return len(_jobs_of(prefix, folder, "RUNNING"))
-    except SiteError:
-        return None
-
-
-def _jobs_of(prefix: str, folder: Path, states: str = "PENDING,RUNNING,COMPLETING") -> list[str]:
-    user = getpass.getuser()
-    lines = _ask("squeue", "-h", "-u", user, "-t", states, "-o", "%i|%j|%Z").splitlines()
-    jobs = (line.split("|", 2) for line in lines)
-    return [
-        number
-        for number, name, working_directory in jobs
-        if name.startswith(f"{prefix}_") and Path(working_directory).resolve() == folder.resolve()
-    ]
-
-
-def _ask(*command: str) -> str:
-    result = _run(*command)
-    if result.returncode:
-        raise SiteError(f"`{shlex.join(command)}` failed: {result.stderr.strip()}")
-    return result.stdout
-
-
-def _run(*command: str) -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(
-            command, capture_output=True, text=True, timeout=SECONDS_TO_ANSWER, check=False
-        )
-    except FileNotFoundError as error:
-        raise SiteError(
-            f"There is no {command[0]} here. Start on a login node of the cluster, or without "
-            f"--profile slurm for this machine alone."
-        ) from error
-    except subprocess.TimeoutExpired as error:
-        raise SiteError(f"`{shlex.join(command)}` does not answer. Is SLURM up?") from error
-
-
-def _partitions() -> dict[str, Partition]:
-    found: dict[str, Partition] = {}
-    for line in _ask("sinfo", "-h", "-o", "%R|%a|%l|%T|%G").splitlines():
-        name, available, limit, state, gres = line.split("|", 4)
-        # gpu:4, gpu:a100:4 or gpu:2080ti:4(S:0-1): a number at the end is how many.
-        types = re.findall(r"(?:^|,)gpu(?::(?!\d+(?:[(,]|$))([^:(,]+))?(?=[:(,]|$)", gres)
-        known = found.get(name)
-        found[name] = Partition(
-            available == "up",
-            _minutes(limit),
-            frozenset(types) | (known.gpus if known else set()),
-            not state.startswith(OUT_OF_SERVICE) and (known is None or known.complete),
-        )
-    return found
-
-
-def _minutes(limit: str) -> float:
-    """Return the minutes of SLURM's [days-]hours:minutes:seconds."""
-    match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", limit)
-    if match is None:
-        return float("inf")
-    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    return days * 1440 + hours * 60 + minutes + seconds / 60
-
-
-def _wrong_partitions(site: Site, partitions: Mapping[str, Partition]) -> Iterable[str]:
+def _wrong_partitions(site: Site, partitions: Mapping[str, slurm.Partition]) -> Iterable[str]:
     for key in ("cpu_partition", "gpu_partition"):
         name = str(getattr(site, key))
         if name not in partitions:
@@ -368,21 +250,6 @@ def _wrong_partitions(site: Site, partitions: Mapping[str, Partition]) -> Iterab
         )
 
 
-def _accounts() -> set[str]:
-    """Return the accounts of this user, nothing where they cannot be known."""
-    for command in (
-        ["sacctmgr", "-n", "-s", "list", "user", getpass.getuser(), "format=account%256"],
-        ["sshare", "-U", "--format", "Account%256", "--noheader"],
-    ):
-        try:
-            found = {name.strip().lower() for name in _ask(*command).split()}
-        except SiteError:
-            continue
-        if found:
-            return found
-    return set()
-
-
 def _wrong_account(site: Site, accounts: set[str]) -> Iterable[str]:
     if site.account and accounts and site.account.lower() not in accounts:
         yield f"  account: {site.account!r} is not yours. Yours: {', '.join(sorted(accounts))}"
@@ -402,7 +269,7 @@ def _wrong_extra(site: Site) -> Iterable[str]:
             )
 
 
-def _refused(site: Site, request: Request, partitions: Mapping[str, Partition]) -> str | None:
+def _refused(site: Site, request: Request, partitions: Mapping[str, slurm.Partition]) -> str | None:
     partition = str(site.gpu_partition if request.gpu else site.cpu_partition)
     command = [
         "sbatch",
@@ -425,7 +292,7 @@ def _refused(site: Site, request: Request, partitions: Mapping[str, Partition]) 
         if value:
             command.append(f"--{option}={value}")
     command += [*shlex.split(site.slurm_extra or ""), "--wrap=true"]
-    result = _run(*command)
+    result = slurm.run(*command)
     if result.returncode == 0:
         return None
     # --test-only leaves drained nodes out; a job waits for them.
@@ -440,7 +307,7 @@ def main() -> None:
         content = yaml.safe_load(SETTINGS.read_text()) if SETTINGS.exists() else None
         site = read_site((content or {}).get("site", {}))
         print("\n".join(check_site(site)))
-    except (ConfigurationError, SiteError) as error:
+    except (ConfigurationError, slurm.SlurmError) as error:
         sys.exit(str(error))
 
 

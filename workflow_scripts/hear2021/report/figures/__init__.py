@@ -12,6 +12,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from hear_mn.whole import write_whole
+from workflow_scripts.hear2021.report.comparison import Comparison
 from workflow_scripts.hear2021.report.figure_table import EVERY_OWN_MODEL, FigureRow
 from workflow_scripts.hear2021.report.figures.categories import plot_categories
 from workflow_scripts.hear2021.report.figures.complexity import (
@@ -25,7 +26,6 @@ from workflow_scripts.hear2021.report.figures.heat_map import plot_heat_map
 from workflow_scripts.hear2021.report.figures.layout import Drawing, frame
 from workflow_scripts.hear2021.report.figures.style import settings
 from workflow_scripts.hear2021.report.figures.tasks import plot_tasks
-from workflow_scripts.hear2021.report.tables import Comparison
 
 _PLOTS: dict[str, Callable[[list[str], Comparison], Drawing]] = {
     "categories": plot_categories,

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
+from workflow_scripts.hear2021.report.comparison import Comparison
 from workflow_scripts.hear2021.report.figures.layout import (
     MODELS_A_PANEL,
     WIDTH,
@@ -23,7 +24,6 @@ from workflow_scripts.hear2021.report.figures.normalised_scores import (
 )
 from workflow_scripts.hear2021.report.figures.style import CATEGORY_COLOURS
 from workflow_scripts.hear2021.report.published import PublishedBox
-from workflow_scripts.hear2021.report.tables import Comparison
 
 TICK_CHARACTER = 8 * 0.64 / 72  # the width of one, in inches
 

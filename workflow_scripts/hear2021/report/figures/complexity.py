@@ -10,11 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from workflow_scripts.hear2021.report.comparison import Comparison
 from workflow_scripts.hear2021.report.figures.layout import Drawing, fit_width, new_figure
 from workflow_scripts.hear2021.report.figures.model_labels import break_label
 from workflow_scripts.hear2021.report.figures.place_labels import place_labels
 from workflow_scripts.hear2021.report.figures.style import BLUE, GREEN, GREY, ORANGE, VERMILION
-from workflow_scripts.hear2021.report.tables import OWN, Comparison
+from workflow_scripts.hear2021.report.score_table import OWN
 
 HEIGHTS = (3.6, 4.8, 6.4, 8.5, 11.3)  # in inches
 

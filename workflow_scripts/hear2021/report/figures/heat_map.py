@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 
+from workflow_scripts.hear2021.report.comparison import Comparison
 from workflow_scripts.hear2021.report.figures.layout import Drawing, new_figure
 from workflow_scripts.hear2021.report.figures.model_labels import model_labels
 from workflow_scripts.hear2021.report.figures.normalised_scores import (
@@ -21,7 +22,6 @@ from workflow_scripts.hear2021.report.figures.task_axis import (
     name_columns,
     task_positions,
 )
-from workflow_scripts.hear2021.report.tables import Comparison
 
 ROW_HEIGHT = 0.2  # in inches
 

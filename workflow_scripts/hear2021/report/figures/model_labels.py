@@ -4,7 +4,8 @@ import re
 import textwrap
 from collections.abc import Sequence
 
-from workflow_scripts.hear2021.report.tables import PUBLISHED, Comparison
+from workflow_scripts.hear2021.report.comparison import Comparison
+from workflow_scripts.hear2021.report.score_table import PUBLISHED
 
 
 def model_labels(models: Sequence[str], comparison: Comparison) -> dict[str, str]:

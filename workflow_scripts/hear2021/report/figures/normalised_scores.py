@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
+from workflow_scripts.hear2021.report.comparison import Comparison
 from workflow_scripts.hear2021.report.figures.layout import write_near
 from workflow_scripts.hear2021.report.figures.style import GREY, HATCH
-from workflow_scripts.hear2021.report.tables import Comparison
 
 NOT_AVAILABLE = "n/a"
 NOT_AVAILABLE_NOTE = f"{NOT_AVAILABLE}: there is no score."

@@ -7,7 +7,7 @@ from typing import Literal
 from matplotlib.axes import Axes
 
 from workflow_scripts.hear2021.report.figures.style import DARK_GREY
-from workflow_scripts.hear2021.report.tables import ReportedTask
+from workflow_scripts.hear2021.report.reported_tasks import ReportedTask
 
 
 def task_positions(tasks: Sequence[ReportedTask]) -> list[float]:

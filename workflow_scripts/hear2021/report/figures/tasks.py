@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
+from workflow_scripts.hear2021.report.comparison import Comparison
 from workflow_scripts.hear2021.report.figures.layout import (
     MODELS_A_PANEL,
     WIDTH,
@@ -28,7 +29,6 @@ from workflow_scripts.hear2021.report.figures.task_axis import (
     name_columns,
     task_positions,
 )
-from workflow_scripts.hear2021.report.tables import Comparison
 
 BARS = 0.84  # the share of a task's place that its bars fill
 NARROWEST_BAR = 0.065  # in inches
