@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from workflow_scripts.hear2021.run.configuration import task_table
 from workflow_scripts.hear2021.tasks.hear_layout import SCORES
 from workflow_scripts.hear2021.tasks.prepare import prepare_task
-from workflow_scripts.hear2021.tasks.synthesis import MINI_TASKS, synthesise_task
+from workflow_scripts.hear2021.tasks.synthesis.mini_tasks import MINI_TASKS, synthesise_task
 from workflow_scripts.hear2021.tasks.task import Task
 
 SINGLE_LABEL = [

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from workflow_scripts.command_line import command_line
-from workflow_scripts.hear2021.tasks.synthesis import synthesise_task as synthesise
+from workflow_scripts.hear2021.tasks.synthesis.mini_tasks import synthesise_task as synthesise
 
 
 def synthesise_task(task: str, archive: Path) -> None:

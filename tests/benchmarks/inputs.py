@@ -15,7 +15,7 @@ from hear_mn.seeded import write_seeded
 from workflow_scripts.hear2021.embedding.embedded_task import EmbeddedTask
 from workflow_scripts.hear2021.tasks.hear_layout import METADATA_FILE, VOCABULARY_FILE
 from workflow_scripts.hear2021.tasks.prepare import prepare_task
-from workflow_scripts.hear2021.tasks.synthesis import synthesise_task
+from workflow_scripts.hear2021.tasks.synthesis.mini_tasks import synthesise_task
 from workflow_scripts.hear2021.tasks.task import Clip, Event, Task
 
 REPOSITORY = Path(__file__).resolve().parents[2]
