@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+# The process of every job reads this again: nothing here imports torch, pandas or matplotlib.
 from hear_mn.checkpoints import checkpoint, checkpoints
 from hear_mn.variants import parse_variant
 from workflow_scripts.hear2021.embedding.planning import embedding_files, existing_files

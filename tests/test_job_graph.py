@@ -5,6 +5,8 @@ One small run is finished once; each test changes something and asks for a dry r
 
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -216,3 +218,12 @@ def test_a_mistake_in_the_configuration_is_one_message_and_no_traceback(folder):
         result.stdout
     )
     assert "Traceback" not in result.stdout
+
+
+def test_the_process_of_every_job_reads_the_snakefile_without_slow_imports(repository):
+    rules = "".join(path.read_text() for path in (repository / "rules").glob("*.smk"))
+    modules = re.findall(r"^from ((?:hear_mn|workflow_scripts)\S*) import", rules, re.MULTILINE)
+    slow = {"torch", "pandas", "matplotlib", "scipy", "sklearn", "numba", "heareval", "requests"}
+    code = f"import sys, {', '.join(modules)}\nassert not {slow} & sys.modules.keys()"
+    assert len(modules) > 10
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -2,8 +2,6 @@
 
 If a member of a SLURM job that evaluations share dies, Snakemake deletes what the others have
 written and starts the whole job again; they then take their scores from here.
-
-Light on purpose: the Snakefile imports it.
 """
 
 import json

@@ -1,7 +1,4 @@
-"""config/figures.csv: which figures there are, of which models, and what their captions say.
-
-Light on purpose, since the Snakefile reads it: no pandas, no matplotlib.
-"""
+"""config/figures.csv: which figures there are, of which models, and what their captions say."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

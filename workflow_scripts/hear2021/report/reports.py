@@ -1,7 +1,4 @@
-"""What the reports of a run are of: its own, and that of the published scores alone.
-
-Light on purpose, since the Snakefile reads it.
-"""
+"""What the reports of a run are of: its own, and that of the published scores alone."""
 
 from dataclasses import dataclass
 

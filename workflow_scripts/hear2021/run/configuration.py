@@ -1,7 +1,4 @@
-"""What a run asks for: config/*.yaml, checked, and the rows of config/tasks.csv that it names.
-
-Light on purpose: every SLURM job reads it again through the Snakefile, so no torch and no pandas.
-"""
+"""What a run asks for: config/*.yaml, checked, and the rows of config/tasks.csv that it names."""
 
 import difflib
 from collections import Counter

@@ -1,7 +1,4 @@
-"""Whether files of one's own have changed: archives, folders, weights, Python modules.
-
-Light on purpose, like `configuration`: the Snakefile asks for fingerprints.
-"""
+"""Whether files of one's own have changed: archives, folders, weights, Python modules."""
 
 import hashlib
 import importlib.util

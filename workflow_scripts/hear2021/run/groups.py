@@ -2,8 +2,6 @@
 
 A group has the evaluations of one checkpoint's variants on one task, one after the other. What one
 has finished is not lost with it: `evaluation.kept_scores`.
-
-Light on purpose: the Snakefile imports it.
 """
 
 from hear_mn.variants import parse_variant

@@ -1,7 +1,4 @@
-"""A run from its first check to its summary: what the handlers of rules/lifecycle.smk call.
-
-Light on purpose: the process of every job imports this with the Snakefile and calls none of it.
-"""
+"""A run from its first check to its summary: what the handlers of rules/lifecycle.smk call."""
 
 import json
 from functools import partial

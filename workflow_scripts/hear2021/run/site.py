@@ -3,7 +3,7 @@
 python -m workflow_scripts.hear2021.run.site    checks slurm/site.yaml
 
 A run on SLURM checks before its first submission, so that a wrong account is one message and not
-one failed job a pair. Light on purpose, like `configuration`.
+one failed job a pair.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What SLURM is asked, and what it answers. Light on purpose, like `configuration`."""
+"""What SLURM is asked, and what it answers."""
 
 import getpass
 import re

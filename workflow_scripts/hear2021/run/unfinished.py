@@ -1,7 +1,4 @@
-"""The report of a run that did not finish: tables and figures of what is there, with what is not.
-
-Light on purpose: the Snakefile imports it.
-"""
+"""The report of a run that did not finish: tables and figures of what is there, and what is not."""
 
 import json
 import os
