@@ -131,7 +131,11 @@ def precision(wildcards):
 
 
 def gpu_job_threads(wildcards):
-    """As many GPU jobs at a time as there are GPUs; without a GPU one job on all cores."""
+    """An even share of the cores a GPU; without a GPU one job on all cores.
+
+    A job more than there are GPUs, which uneven shares have room for, waits for one
+    (`devices.claimed_device`).
+    """
     return max(1, workflow.cores // max(1, resources.gpus_here()))
 
 
