@@ -3,6 +3,8 @@
 import csv
 import json
 import math
+import os
+import re
 import shutil
 import struct
 import subprocess
@@ -13,8 +15,13 @@ import pytest
 import yaml
 
 from tests.conftest import copy_workflow, needs_shared, planned_jobs, snakemake
-from workflow_scripts.hear2021.report.figure_table import figures_of_run, published_figures
+from workflow_scripts.hear2021.report.figure_table import (
+    figure_table,
+    figures_of_run,
+    published_figures,
+)
 from workflow_scripts.hear2021.run.config_tables import CONFIG
+from workflow_scripts.hear2021.run.resources import gpus_here
 
 MINI = yaml.safe_load((CONFIG / "config.yaml").read_text())
 
@@ -81,6 +88,28 @@ def test_every_figure_is_there_and_not_empty(mini, benchmark, figures):
 def test_the_mini_figures_say_that_they_show_synthetic_audio_and_untrained_weights(mini):
     for figure in figures_of_run([], False):
         assert "synthetic audio" in (mini / f"results/mini/figures/{figure}.svg").read_text()
+
+
+def test_a_job_computes_on_as_many_threads_as_it_holds_cores(mini):
+    table = rows(mini / "results/mini/performance.csv")
+    share = max(1, 4 // max(1, gpus_here()))  # of `-j4`
+    threads = {"embed": str(min(share, len(os.sched_getaffinity(0)))), "evaluate": "1"}
+    for rule, expected in threads.items():
+        assert {row["threads"] for row in table if row["rule"] == rule} == {expected}
+
+
+def test_the_report_is_one_file_of_figures_tables_and_claims_with_their_captions(mini, tmp_path):
+    report = tmp_path / "report.html"
+    result = snakemake(mini, "--nolock", "--report", str(report))
+    assert result.returncode == 0, result.stdout
+    text = report.read_text()
+    assert not re.search(r"<(script|link|img)\b[^>]*\b(src|href)=.?https?:", text)
+    assert all(f'"{category}"' in text for category in ("Figures", "Tables", "Claims"))
+    for name in [*figures_of_run([], False), *published_figures()]:
+        assert f"{name}.svg" in text
+        assert figure_table()[name].caption in text
+    assert "Mean normalised score in percent and number of tasks counted" in text
+    assert "synthetic audio, untrained weights" in text
 
 
 def test_a_second_run_has_nothing_to_do(mini):

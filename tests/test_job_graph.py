@@ -3,6 +3,7 @@
 One small run is finished once; each test changes something and asks for a dry run.
 """
 
+import json
 import re
 import shutil
 import subprocess
@@ -64,6 +65,24 @@ def test_a_score_file_as_target_builds_what_its_pair_needs_and_no_more(tmp_path)
         "fetch_task": 1,
         "prepare_task": 1,
     }
+
+
+def test_weights_and_archives_of_a_run_can_be_fetched_ahead(tmp_path):
+    targets = ["fetch_weights", "fetch_tasks", "--configfile", "config/hear2021.yaml"]
+    assert planned_jobs(copy_workflow(tmp_path), *targets) == {
+        "fetch_checkpoint": 5,
+        "fetch_task": 20,
+        "fetch_tasks": 1,
+        "fetch_weights": 1,
+    }
+
+
+def test_an_estimate_is_printed_before_anything_is_there(tmp_path):
+    folder = copy_workflow(tmp_path)
+    result = snakemake(folder, "estimate", "-j1", "--configfile", "config/hear2021.yaml")
+    assert result.returncode == 0, result.stdout
+    assert "Disk in all: 316.6 GB" in result.stdout
+    assert not (folder / "results/scratch").exists()
 
 
 def test_a_real_task_is_evaluated_by_the_whole_protocol_whatever_else_the_run_is(tmp_path):
@@ -178,6 +197,19 @@ def test_other_weights_embed_again(folder):
         weights={"mn04_seeded": "other.pt"},
     )
     assert {"fetch_checkpoint", "embed", "evaluate"} <= set(planned_jobs(folder, PAIR))
+
+
+@pytest.mark.parametrize(("gpus", "threads"), [("", 4), ("0", 4), ("0,1", 2)])
+def test_gpus_get_a_job_each_and_without_one_a_job_gets_all_cores(
+    folder, monkeypatch, gpus, threads
+):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+    (embeddings,) = folder.glob(f"results/scratch/embeddings/mn04_seeded/{TASK}/*.npy")
+    target = str(embeddings.relative_to(folder))
+    result = snakemake(folder, "-j4", "--benchmark-extended", "-R", "embed", "--", target)
+    assert result.returncode == 0, result.stdout
+    (benchmark,) = folder.glob(f"results/benchmarks/embed/mn04_seeded/{TASK}/*.jsonl")
+    assert json.loads(benchmark.read_text().splitlines()[-1])["threads"] == threads
 
 
 def test_another_number_of_grid_points_evaluates_again_and_embeds_nothing(folder):

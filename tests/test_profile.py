@@ -5,6 +5,7 @@ import re
 import yaml
 
 from tests.conftest import copy_workflow, planned_jobs
+from workflow_scripts.hear2021.run.site import Site
 
 
 def test_every_key_of_the_profile_says_why(repository):
@@ -19,6 +20,14 @@ def test_the_profile_plans_the_study_without_a_cluster(tmp_path):
     jobs = planned_jobs(copy_workflow(tmp_path), "--profile", "slurm")
     assert jobs["embed"] == 5 * 20
     assert jobs["evaluate"] + jobs["evaluate_on_gpu"] == 14 * 20
+
+
+def test_a_run_uses_no_more_gpus_at_a_time_than_the_profile_says(repository):
+    profile = yaml.safe_load((repository / "slurm/profile.v9+.yaml").read_text())
+    limits = dict(limit.split("=") for limit in profile["resources"])
+    assert limits["gpu_jobs"] == "16"  # as docs/cluster.md says
+    assert Site().gpu_job["gpu_jobs"] == 1
+    assert "gpu_jobs" not in Site().cpu_job
 
 
 def test_the_profile_uses_no_job_arrays(repository):
