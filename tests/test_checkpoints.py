@@ -1,7 +1,9 @@
 """Checkpoints: the table, where files come from, and what is said about wrong ones."""
 
+import csv
 import hashlib
 import json
+import re
 
 import pytest
 import torch
@@ -17,12 +19,39 @@ from hear_mn.checkpoints import (
     locate,
 )
 from hear_mn.seeded import write_seeded
+from tests.conftest import needs_shared
 
 
 @pytest.fixture
 def seeded(tmp_path):
     """The seeded weights file, in a folder of its own."""
     return locate("mn04_seeded", tmp_path / "cache")
+
+
+@needs_shared
+def test_every_released_mobilenet_has_a_row_with_what_is_known_of_it(shared):
+    with (shared / "facts/weights.csv").open(newline="") as table:
+        known = {re.sub(r"\((\d)\)$", r"_\1", row["name"]): row for row in csv.DictReader(table)}
+    released = {name: row for name, row in known.items() if row["family"] == "mn"}
+    ours = {name: row for name, row in checkpoints.checkpoints().items() if row.url}
+    assert ours.keys() == released.keys()
+    columns = {
+        **{name: name for name in ("url", "file", "sha256", "git_blob_sha1")},
+        **{name: name for name in ("n_mels", "win_length", "n_fft", "sample_rate")},
+        "size": "size_bytes",
+        "width": "width_mult",
+        "head": "head_type",
+        "hop": "hop_samples",
+        "mAP": "mAP_from_filename",
+        "parameters": "params_computed",
+        "macs_10s": "MACs_computed_10s",
+    }
+    for name, row in ours.items():
+        for column, fact in columns.items():
+            value = getattr(row, column)
+            expected = released[name][fact] or None
+            assert value == (type(value)(expected) if expected else None), (name, column)
+        assert ",".join(map(str, row.strides)) == released[name]["strides"]
 
 
 def test_a_row_has_typed_values_and_none_where_a_cell_is_empty():

@@ -1,11 +1,13 @@
 """What a task must say of itself, and the errors of one that does not."""
 
+import csv
 import json
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.conftest import needs_shared
 from workflow_scripts.hear2021.run.configuration import task_table
 from workflow_scripts.hear2021.tasks.hear_layout import read_metadata, read_split, read_vocabulary
 from workflow_scripts.hear2021.tasks.task import Clip, Task, TaskError
@@ -236,6 +238,34 @@ def test_the_table_has_the_benchmark_in_the_order_of_the_figures():
         "tfds_gtzan_music_speech-1.0.0-full",
     ]
     assert all(row.url.endswith(f"/6332517/files/hear2021-{row.task}-48000.tar.gz") for row in rows)
+
+
+@needs_shared
+def test_the_table_says_of_hears_tasks_what_is_known_of_them(shared):
+    with (shared / "facts/tasks.csv").open(newline="") as table:
+        known = {
+            directory: row
+            for row in csv.DictReader(table)
+            for directory in row["task_dir"].split(";")
+        }
+    rows = {name: row for name, row in task_table().items() if row.benchmark == "hear2021"}
+    assert rows.keys() == known.keys()
+    same = ("category", "leaderboard_column", "embedding_type", "prediction_type")
+    for name, row in rows.items():
+        fact = known[name]
+        assert [getattr(row, column) for column in same] == [fact[column] for column in same]
+        assert (row.primary_metric, row.split_mode) == (fact["primary_metric"], fact["split_mode"])
+        assert (row.folds, row.clips) == (int(fact["n_folds"]), int(fact["n_clips"]))
+        assert row.archive in fact["zenodo_archive_48k"].split(";")
+        assert row.md5 in ["", *fact["archive_md5"].split(";")]
+        assert bool(row.md5) == bool(fact["archive_md5"])
+        for value, text in (
+            (row.labels, fact["n_labels"]),
+            (row.sample_duration, fact["sample_duration_s"]),
+            (row.hours, fact["hours"].removeprefix(">").removesuffix(" (documented)")),
+        ):
+            # MAESTRO's labels and FSD50K's lengths are bounds.
+            assert value == float(text) if value is not None else not text.isdecimal()
 
 
 @pytest.mark.parametrize("dtype", [np.int16, np.float32])
