@@ -172,8 +172,19 @@ def test_a_raised_stage_version_repeats_that_stage_and_what_follows(folder, stag
     assert set(jobs) - {"total"} == repeated
 
 
-@pytest.mark.parametrize(("column", "value"), [("hop", "160"), ("strides", "2 2 2 1")])
-def test_another_front_end_or_network_embeds_again(folder, column, value):
+def test_a_changed_command_of_a_rule_repeats_nothing_with_the_triggers_of_the_profile(
+    folder, repository
+):
+    profile = yaml.safe_load((repository / "slurm/profile.v9+.yaml").read_text())
+    replace(folder / "rules/embed.smk", " --performance {", "  --performance {")
+    assert planned_jobs(folder, "--rerun-triggers", *profile["rerun-triggers"], "--", PAIR) == {}
+    assert "embed" in planned_jobs(folder, PAIR)  # which README.md says
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("hop", "160"), ("strides", "2 2 2 1"), ("sha256", "0" * 64)]
+)
+def test_another_front_end_network_or_hash_embeds_again(folder, column, value):
     table = folder / "config/checkpoints.csv"
     header, *rows = table.read_text().splitlines()
     index = header.split(",").index(column)
@@ -199,6 +210,30 @@ def test_other_weights_embed_again(folder):
     assert {"fetch_checkpoint", "embed", "evaluate"} <= set(planned_jobs(folder, PAIR))
 
 
+def test_other_task_data_are_prepared_and_embedded_again(folder):
+    shutil.copy(folder / f"results/scratch/archives/{TASK}.tar.gz", folder / "mine.tar.gz")
+    change_config(folder, task_sources={TASK: "mine.tar.gz"})
+    planned = set(planned_jobs(folder, PAIR))
+    assert {"fetch_task", "prepare_task", "embed", "evaluate"} <= planned
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "target"),
+    [
+        ("task_sources", TASK, f"results/scratch/archives/{TASK}.json"),
+        ("weights", "mn04_seeded", "results/scratch/weights/mn04_seeded.json"),
+    ],
+)
+def test_a_file_of_ones_own_that_changes_where_it_is_counts_as_another(folder, key, name, target):
+    file = folder / "mine"
+    file.write_bytes(b"as it was")
+    change_config(folder, **{key: {name: "mine"}})
+    assert snakemake(folder, "-j1", target).returncode == 0
+    assert planned_jobs(folder, target) == {}
+    file.write_bytes(b"as it is")
+    assert sum(planned_jobs(folder, target).values()) == 1
+
+
 @pytest.mark.parametrize(("gpus", "threads"), [("", 4), ("0", 4), ("0,1", 2)])
 def test_gpus_get_a_job_each_and_without_one_a_job_gets_all_cores(
     folder, monkeypatch, gpus, threads
@@ -212,9 +247,15 @@ def test_gpus_get_a_job_each_and_without_one_a_job_gets_all_cores(
     assert json.loads(benchmark.read_text().splitlines()[-1])["threads"] == threads
 
 
-def test_another_number_of_grid_points_evaluates_again_and_embeds_nothing(folder):
-    change_config(folder, variants=["mn04_seeded_e1", "mn04_seeded_e1_l"], grid_points=2)
+@pytest.mark.parametrize("setting", ["grid_points", "seeds"])
+def test_another_number_of_grid_points_or_seeds_evaluates_again_and_embeds_nothing(folder, setting):
+    change_config(folder, **{setting: 2})
     assert set(planned_jobs(folder, PAIR)) - {"total"} == {"evaluate"}
+
+
+def test_another_precision_embeds_again(folder):
+    change_config(folder, precision="float32")
+    assert {"embed", "evaluate"} <= set(planned_jobs(folder, PAIR))
 
 
 def test_lost_scores_are_made_from_the_embeddings_that_are_there(folder):
