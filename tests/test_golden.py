@@ -68,6 +68,11 @@ def relative_difference(found: torch.Tensor, expected: np.ndarray) -> float:
     return float(np.abs(found.numpy() - expected).max() / np.abs(expected).max())
 
 
+def test_every_golden_file_is_compared(shared):
+    files = {path.stem for path in (shared / "golden").glob("*.npz")}
+    assert files - {"audio"} == {*MODULES}
+
+
 @pytest.mark.parametrize("clip", ["clip_1s", "clip_5s", "clip_12s"])
 def test_scene_embeddings_equal_the_reference(golden, audio, clip):
     module, model, values = golden
