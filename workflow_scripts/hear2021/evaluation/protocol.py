@@ -5,8 +5,9 @@ of Audio Representations, Turian et al. 2022, section 3). Its grid, splits, netw
 heareval's own; the loop around them is not.
 
 On a CPU, with the same number of threads, the chosen grid point, the epochs and all scores equal
-the runner's. It crashes on event tasks with Lightning 1.6 or newer unless hear-eval-kit issue 432's
-line is in it (`trainer.fit_loop.epoch_progress.current.completed = grid_point.epoch`).
+the runner's. It crashes with Lightning 1.6 or newer on event tasks whose score chooses the epoch,
+unless hear-eval-kit issue 432's line is in it
+(`trainer.fit_loop.epoch_progress.current.completed = grid_point.epoch`).
 """
 
 import random
