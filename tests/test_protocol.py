@@ -339,6 +339,15 @@ def test_rows_go_to_a_gpu_where_they_take_no_more_than_half_of_its_free_memory(m
     assert sizes == [pack(TASKS["scene, multiclass, folds"]()).rows.nbytes]
 
 
+def test_a_batch_lies_in_memory_as_aligned_as_a_copy_of_it():
+    packed = pack(scene_task(FOLDS, size=33, prediction_type="multilabel", evaluation=["mAP"]))
+    batches = [rows for split in FOLDS for rows, _ in packed.batches([split], 1024)]
+    assert any(rows.data_ptr() % 64 for rows in batches)
+    for rows in batches:
+        assert packed.on_device(rows).data_ptr() % 64 == 0
+        assert torch.equal(packed.on_device(rows), rows)
+
+
 def test_embeddings_that_do_not_fit_the_clips_are_refused():
     embedded = TASKS["scene, multiclass, folds"]()
     embedded.embeddings["fold02"] = embedded.embeddings["fold02"][:-1]

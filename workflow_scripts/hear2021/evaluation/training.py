@@ -125,7 +125,7 @@ def train(
         _draw_as_a_data_loader()
         predictor.train()
         for rows, targets in batches:
-            logits = predictor.forward_logit(rows.to(packed.device, non_blocking=True))
+            logits = predictor.forward_logit(packed.on_device(rows))
             loss = predictor.logit_loss(logits, targets)
             optimizer.zero_grad()
             loss.backward()
@@ -217,7 +217,7 @@ def predict(
     predictor.eval()
     with torch.inference_mode():
         logits = [
-            predictor.forward_logit(rows.to(packed.device, non_blocking=True))
+            predictor.forward_logit(packed.on_device(rows))
             for rows, _ in packed.batches([split], batch_size)
         ]
         probabilities = [predictor.activation(batch) for batch in logits]
