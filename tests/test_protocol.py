@@ -15,8 +15,10 @@ from tests.benchmarks.inputs import MadeEmbeddings
 from tests.benchmarks.stock_runner import STOCK_RUNNER, comparable
 from workflow_scripts.hear2021.evaluation import dropout, packing, training
 from workflow_scripts.hear2021.evaluation.export import export
+from workflow_scripts.hear2021.evaluation.heareval_definitions import get_splits_from_metadata
 from workflow_scripts.hear2021.evaluation.packing import pack
 from workflow_scripts.hear2021.evaluation.protocol import evaluate, grid
+from workflow_scripts.hear2021.evaluation.scoring import Scorer
 from workflow_scripts.hear2021.evaluation.training import (
     BestEpoch,
     lay_out_by_input,
@@ -102,6 +104,14 @@ TASKS = {
     ),
     "scene, multilabel, single split": lambda: scene_task(
         SINGLE, prediction_type="multilabel", evaluation=["mAP", "d_prime", "aucroc"]
+    ),
+    "scene, folds of few clips, rows of an odd size": lambda: scene_task(
+        {"fold00": 1, "fold01": 21, "fold02": 2, "fold03": 3, "fold04": 50},
+        size=33,
+        prediction_type="multilabel",
+        split_mode="presplit_kfold",
+        evaluation=["top1_acc", "mAP"],
+        use_scoring_for_early_stopping=False,
     ),
     "event, single split, as DCASE 2016": lambda: event_task(
         {"train": 14, "valid": 5, "test": 5},
@@ -284,6 +294,14 @@ def test_the_epoch_kept_follows_lightnings_rules(mode, values, epoch, kept, vali
         if best.stopped:
             break
     assert (best.epoch, best.value, seen) == (epoch, kept, validations)
+
+
+def test_a_trained_predictor_has_hearevals_layout_again():
+    packed = pack(TASKS["scene, multiclass, folds"]())
+    metadata = packed.task.metadata
+    data_split, conf = get_splits_from_metadata(metadata)[0], grid(metadata, seed=42)[0]
+    trained = training.train(packed, data_split, conf, Scorer(packed))
+    assert trained.predictor.hidden[0].weight.is_contiguous()
 
 
 def changed(embedded, split, index, **changes):

@@ -142,6 +142,7 @@ def train(
     if best.epoch is None:
         raise ValueError(f"{packed.task.name}: no validation within {conf['max_epochs']} epochs")
     predictor.load_state_dict(best_state)
+    lay_out_by_output(predictor)
     return TrainedPredictor(
         predictor=predictor.eval(),
         conf=conf,
@@ -182,7 +183,7 @@ def lay_out_by_input(
     Returns:
         Whether the layout was changed.
     """
-    first = next(layer for layer in predictor.modules() if isinstance(layer, torch.nn.Linear))
+    first = _first_layer(predictor)
     shape, threads = (first.in_features, first.out_features), torch.get_num_threads()
     if not all(
         _sums_alike_by_input(n, *shape, threads) for n in {len(rows) for rows, _ in batches}
@@ -190,6 +191,16 @@ def lay_out_by_input(
         return False
     first.weight.data = first.weight.t().contiguous().t()
     return True
+
+
+def lay_out_by_output(predictor: FullyConnectedPrediction) -> None:
+    """Lay out the first layer's weights as heareval's: batches to come can be of other sizes."""
+    first = _first_layer(predictor)
+    first.weight.data = first.weight.data.contiguous()
+
+
+def _first_layer(predictor: FullyConnectedPrediction) -> torch.nn.Linear:
+    return next(layer for layer in predictor.modules() if isinstance(layer, torch.nn.Linear))
 
 
 @cache
