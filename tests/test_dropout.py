@@ -21,9 +21,9 @@ def test_a_mask_and_all_draws_after_it_are_torchs(drawn_before, shape, kept):
     assert all(torch.equal(a, b) for a, b in zip(expected, drawn, strict=True))
 
 
-def network():
+def network(p=0.1):
     torch.manual_seed(3)
-    layers = [torch.nn.Linear(20, 40), torch.nn.Dropout(0.1), torch.nn.ReLU()]
+    layers = [torch.nn.Linear(20, 40), torch.nn.Dropout(p), torch.nn.ReLU()]
     return torch.nn.Sequential(*layers, torch.nn.Sequential(torch.nn.Dropout(0.3)))
 
 
@@ -42,6 +42,19 @@ def test_a_networks_output_and_gradients_stay_the_same(training, monkeypatch):
         output = net(rows)
         output.sum().backward()
         results.append((output, net[0].weight.grad, torch.rand(3)))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("p", [0, 1])
+def test_a_dropout_of_nothing_or_all_draws_nothing_as_in_torch(p, monkeypatch):
+    monkeypatch.setattr(dropout, "VALUES_WORTHWHILE", 0)
+    rows = torch.randn(50, 20)
+    results = []
+    for at_once in (False, True):
+        net = network(p)
+        if at_once:
+            draw_at_once(net, 0)
+        results.append((net(rows), torch.rand(3)))
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 

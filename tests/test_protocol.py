@@ -113,6 +113,15 @@ TASKS = {
         evaluation=["top1_acc", "mAP"],
         use_scoring_for_early_stopping=False,
     ),
+    "scene, small batches and no dropout": lambda: scene_task(
+        SINGLE,
+        size=33,
+        prediction_type="multiclass",
+        evaluation=["top1_acc"],
+        evaluation_params={
+            "task_specific_param_grid": SMALL_GRID | {"batch_size": [9], "dropout": [0]}
+        },
+    ),
     "event, single split, as DCASE 2016": lambda: event_task(
         {"train": 14, "valid": 5, "test": 5},
         task_name="dcase2016_task2",

@@ -42,7 +42,8 @@ def draw_at_once(predictor: torch.nn.Module, n_values: int) -> bool:
         return False
     for parent in list(predictor.modules()):
         for name, layer in parent.named_children():
-            if isinstance(layer, torch.nn.Dropout):
+            # Of a probability of 0 or 1 torch draws nothing.
+            if isinstance(layer, torch.nn.Dropout) and 0 < layer.p < 1:
                 setattr(parent, name, Dropout(layer.p).train(layer.training))
     return True
 
