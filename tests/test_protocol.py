@@ -341,6 +341,26 @@ def test_a_last_training_batch_of_one_row_is_refused_before_training():
         evaluate(embedded)
 
 
+def test_a_batch_of_one_row_is_refused_whatever_its_size():
+    parameters = {"task_specific_param_grid": SMALL_GRID | {"batch_size": [1]}}
+    embedded = scene_task(
+        SINGLE, prediction_type="multilabel", evaluation=["mAP"], evaluation_params=parameters
+    )
+    with pytest.raises(ValueError, match=r"made_up-v1: .* the last batch of 1 is a single row"):
+        evaluate(embedded)
+
+
+def test_a_last_batch_of_one_row_trains_a_network_without_hidden_layers():
+    parameters = {"task_specific_param_grid": SMALL_GRID | {"hidden_layers": [0]}}
+    embedded = scene_task(
+        SINGLE | {"train": 1025},
+        prediction_type="multilabel",
+        evaluation=["mAP"],
+        evaluation_params=parameters,
+    )
+    assert evaluate(embedded, grid_points=1)["test"]["test_score"] > 0
+
+
 def test_nan_in_an_embedding_names_the_clip(monkeypatch):
     monkeypatch.setattr(packing, "CHECKED_ROWS", 16)
     for clip in range(FOLDS["fold02"]):

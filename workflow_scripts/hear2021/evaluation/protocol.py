@@ -80,7 +80,8 @@ def evaluate(
     confs = grid(packed.task.metadata, seed)[:grid_points]
     for data_split in data_splits:
         for conf in confs:
-            _refuse_a_batch_of_one(packed, data_split["train"], conf["batch_size"])
+            if conf["hidden_layers"]:  # without them nothing is normalised
+                _refuse_a_batch_of_one(packed, data_split["train"], conf["batch_size"])
     with _random_state(seed, device):
         return _evaluate(
             packed,
@@ -155,7 +156,7 @@ def _train_in_turn(
 
 def _refuse_a_batch_of_one(packed: PackedTask, splits: list[str], batch_size: int) -> None:
     n_rows = sum(packed.splits[split].stop - packed.splits[split].start for split in splits)
-    if n_rows % batch_size == 1:
+    if n_rows % batch_size == 1 or batch_size == 1:
         raise ValueError(
             f"{packed.task.name}: the training splits {', '.join(splits)} have {n_rows} rows, so "
             f"that the last batch of {batch_size} is a single row, over which batch normalisation "
