@@ -256,6 +256,48 @@ def test_several_ways_of_postprocessing_need_a_score_that_chooses():
         evaluate(made, grid_points=1)
 
 
+def with_a_single_timestamp(split, grid, **metadata):
+    made = event_task(
+        {"train": 4, "valid": 3, "test": 3},
+        evaluation=["event_onset_200ms_fms"],
+        evaluation_params={"event_postprocessing_grid": grid},
+        **metadata,
+    )
+    made.embeddings[split] = made.embeddings[split][79:]
+    made.times[split] = [made.times[split][0][:1], *made.times[split][1:]]
+    return made
+
+
+@pytest.mark.parametrize("split", ["valid", "test"])
+def test_a_clip_with_a_single_timestamp_is_named_before_training(split):
+    made = with_a_single_timestamp(split, {"median_filter_ms": [0, 150]})
+    seen = []
+    with pytest.raises(ValueError, match=rf"split {split}, clip 0_{split}\.wav: a single timestam"):
+        evaluate(made, grid_points=1, progress=lambda done, total: seen.append(done))
+    assert not seen
+
+
+@pytest.mark.parametrize(
+    ("split", "filter_ms", "metadata"),
+    [
+        ("train", 150, {}),
+        ("test", 0, {}),
+        ("valid", 150, {"use_scoring_for_early_stopping": False}),
+    ],
+    ids=["not scored", "not filtered", "only its loss counts"],
+)
+def test_a_single_timestamp_does_where_no_filter_meets_it(split, filter_ms, metadata):
+    made = with_a_single_timestamp(split, {"median_filter_ms": [filter_ms]}, **metadata)
+    assert "test_score" in evaluate(made, grid_points=1)["test"]
+
+
+def test_a_score_that_cannot_be_computed_is_named():
+    made = scene_task(SINGLE, prediction_type="multilabel", evaluation=["mAP"])
+    made.embeddings["valid"][:] = 3e38  # finite, but not what the network makes of it
+    with pytest.raises(ValueError, match=r"made_up-v1, split valid: mAP of its predictions: .*NaN"):
+        evaluate(made, grid_points=1)
+
+
 @pytest.mark.parametrize("side_by_side", [False, True])
 def test_a_grid_point_that_ends_before_its_first_validation_is_refused(side_by_side):
     made = scene_task(

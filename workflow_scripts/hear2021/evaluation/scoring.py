@@ -16,6 +16,7 @@ from workflow_scripts.hear2021.evaluation.events import Events, Timestamps, dete
 from workflow_scripts.hear2021.evaluation.heareval_definitions import (
     EVENT_POSTPROCESSING_GRID,
     EVENT_SCORES,
+    get_splits_from_metadata,
     parameter_grid,
 )
 from workflow_scripts.hear2021.evaluation.packing import PackedTask
@@ -82,8 +83,9 @@ class Scorer:
         mode: "max" or "min", what is better in the monitored value.
 
     Raises:
-        ValueError: for a score heareval does not have, or several ways of postprocessing where no
-            score chooses between them.
+        ValueError: for a score heareval does not have, several ways of postprocessing where no
+            score chooses between them, or a clip with a single timestamp where events are found in
+            it by a median filter.
     """
 
     def __init__(self, packed: PackedTask) -> None:
@@ -106,6 +108,8 @@ class Scorer:
                     f"{packed.task.name}: {len(self._postprocessings)} ways of postprocessing, and "
                     f"use_scoring_for_early_stopping is false, so that nothing chooses one of them"
                 )
+            if any(dict(way).get("median_filter_ms", True) for way in self._postprocessings):
+                self._refuse_single_timestamps()
 
     def monitored(self, predictions: Predictions) -> tuple[float, Postprocessing]:
         """Return the value that decides at validation, and the postprocessing it goes with."""
@@ -139,6 +143,20 @@ class Scorer:
         result |= named
         return {name: _logged(value) for name, value in result.items()}
 
+    def _refuse_single_timestamps(self) -> None:
+        task = self._packed.task
+        scored = ("test", "valid") if self._scores_decide else ("test",)
+        for data_split in get_splits_from_metadata(task.metadata):
+            for name in (name for part in scored for name in data_split[part]):
+                split = self._packed.splits[name]
+                for clip, times_ms in zip(split.clips, split.times_ms, strict=True):
+                    if len(times_ms) == 1:
+                        raise ValueError(
+                            f"{task.name}, split {name}, clip {clip.name}: a single timestamp, "
+                            f"which gives no hop to lay a median filter by; leave the clip out, or "
+                            f"set median_filter_ms to 0 in event_postprocessing_grid"
+                        )
+
     def _loss_of(self, predictions: Predictions) -> float:
         split = self._packed.splits[predictions.split]
         targets = self._packed.targets[split.start : split.stop]
@@ -153,7 +171,11 @@ class Scorer:
         tensors = predictions.probabilities, self._active(predictions)
         if isinstance(function, Accuracy):
             return function(*tensors)
-        return function(*(tensor.cpu().numpy() for tensor in tensors))
+        try:
+            return function(*(tensor.cpu().numpy() for tensor in tensors))
+        except ValueError as error:  # of scikit-learn, for predictions that are NaN
+            where = f"{self._packed.task.name}, split {predictions.split}"
+            raise ValueError(f"{where}: {function} of its predictions: {error}") from error
 
     def _active(self, predictions: Predictions) -> torch.Tensor:
         split = self._packed.splits[predictions.split]
