@@ -347,6 +347,17 @@ def test_the_epoch_kept_follows_lightnings_rules(mode, values, epoch, kept, vali
     assert (best.epoch, best.value, seen) == (epoch, kept, validations)
 
 
+def test_a_layer_too_small_to_tell_keeps_its_layout():
+    packed = pack(TASKS["scene, multiclass, folds"]())
+    conf = grid(packed.task.metadata, seed=42)[0]
+    for size, can_tell in ((31, False), (32, True)):
+        predictor = new_predictor(packed, conf | {"hidden_dim": size})
+        batches = [(torch.zeros(1, packed.rows.shape[1]), torch.zeros(1))]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(training, "_sums_alike_by_input", lambda *sizes: True)
+            assert lay_out_by_input(predictor, batches) == can_tell
+
+
 def test_a_trained_predictor_has_hearevals_layout_again():
     packed = pack(TASKS["scene, multiclass, folds"]())
     metadata = packed.task.metadata

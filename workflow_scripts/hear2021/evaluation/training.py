@@ -22,6 +22,7 @@ from workflow_scripts.hear2021.evaluation.packing import PackedTask
 from workflow_scripts.hear2021.evaluation.scoring import Postprocessing, Predictions, Scorer
 
 PROBE_ROWS = 64
+TELLING_OUTPUTS = 32  # of a layer: two orders of summing, tried once, can agree on fewer by chance
 
 Conf = dict[str, Any]
 """A grid point of heareval."""
@@ -185,7 +186,7 @@ def lay_out_by_input(
     """
     first = _first_layer(predictor)
     shape, threads = (first.in_features, first.out_features), torch.get_num_threads()
-    if not all(
+    if first.out_features < TELLING_OUTPUTS or not all(
         _sums_alike_by_input(n, *shape, threads) for n in {len(rows) for rows, _ in batches}
     ):
         return False
