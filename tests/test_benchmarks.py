@@ -131,7 +131,7 @@ def test_a_pass_that_keeps_a_gpu_busy_says_what_it_writes(tmp_path, weights, mon
     monkeypatch.setattr(machine, "DISK_BYTES", 8 << 20)
     for name in ("SETTLE_SECONDS", "SAMPLE_SECONDS", "BUSY_SECONDS"):
         monkeypatch.setattr(gpu, name, 1e-3)
-    tasks = [("tiny", inputs.scene_task(tmp_path, 3, 1.0))]
+    tasks = [("tiny", inputs.scene_task(tmp_path, 60, 1.0))]
     table = gpu.busy_table(tasks, {"mn04_seeded": weights}, "cpu")
     head, _, row = ([cell.strip() for cell in line.split("|")] for line in table.splitlines())
     cells = dict(zip(head, row, strict=True))
