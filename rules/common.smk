@@ -130,6 +130,20 @@ def precision(wildcards):
     return "float32" if checkpoint(wildcards.checkpoint).module else RUN.precision
 
 
+def protocol(device):
+    """How a pair is evaluated.
+
+    One parameter, for Snakemake compares the set of a rule's values and not which parameter has
+    which: 8 grid points and 1 seed would be 8 seeds and 1 grid point.
+    """
+    return {
+        "device": device,
+        "grid_points": RUN.grid_points,
+        "seeds": RUN.seeds,
+        "version": versions.EVALUATE,
+    }
+
+
 def gpu_job_threads(wildcards):
     """An even share of the cores a GPU; without a GPU one job on all cores.
 

@@ -27,16 +27,13 @@ rule evaluate:
         mem_mb=resources.evaluate_memory,
         runtime=within_site(resources.evaluate_minutes(RUN), group_members),
     params:
-        device="cpu",
-        grid_points=RUN.grid_points,
-        seeds=RUN.seeds,
-        version=versions.EVALUATE,
+        protocol=protocol(device="cpu"),
     message:
         "Evaluating {wildcards.variant} on {wildcards.task}"
     shell:
         "python -m workflow_scripts.evaluate --variant {wildcards.variant} --task {input.task}"
-        " --manifests {input.manifests} --grid-points {params.grid_points}"
-        " --seeds {params.seeds} --device {params.device} --threads {threads}"
+        " --manifests {input.manifests} --grid-points {params.protocol[grid_points]}"
+        " --seeds {params.protocol[seeds]} --device {params.protocol[device]} --threads {threads}"
         " --scores {output.scores} --log {log}"
 
 
@@ -49,10 +46,7 @@ use rule evaluate as evaluate_on_gpu with:
         mem_mb=resources.evaluate_memory,
         runtime=within_site(resources.evaluate_on_gpu_minutes(RUN)),
     params:
-        device="gpu",
-        grid_points=RUN.grid_points,
-        seeds=RUN.seeds,
-        version=versions.EVALUATE,
+        protocol=protocol(device="gpu"),
 
 
 rule export:

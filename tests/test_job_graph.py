@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from tests.conftest import copy_workflow, planned_jobs, snakemake
+from workflow_scripts.hear2021.run import versions
 
 VARIANT, TASK = "mn04_seeded_e1", "mini_vowels"
 PAIR = f"results/scores/{VARIANT}/{TASK}.json"
@@ -249,8 +250,9 @@ def test_gpus_get_a_job_each_and_without_one_a_job_gets_all_cores(
 
 @pytest.mark.parametrize("setting", ["grid_points", "seeds"])
 def test_another_number_of_grid_points_or_seeds_evaluates_again_and_embeds_nothing(folder, setting):
-    change_config(folder, **{setting: 2})
-    assert set(planned_jobs(folder, PAIR)) - {"total"} == {"evaluate"}
+    for number in (versions.EVALUATE, 3):  # also one that another parameter of the rule has
+        change_config(folder, **{setting: number})
+        assert set(planned_jobs(folder, PAIR)) - {"total"} == {"evaluate"}
 
 
 def test_another_precision_embeds_again(folder):
