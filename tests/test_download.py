@@ -21,7 +21,7 @@ from hear_mn import download
 from hear_mn.download import DownloadError, fetch
 from tests.conftest import needs_shared
 from workflow_scripts.hear2021.run.configuration import task_table
-from workflow_scripts.hear2021.run.fingerprints import fingerprint
+from workflow_scripts.hear2021.run.fingerprints import fingerprint, module_fingerprint
 from workflow_scripts.hear2021.tasks.sources import SourceError, local_source, published_source
 from workflow_scripts.hear2021.tasks.zenodo import zenodo_listing
 
@@ -519,3 +519,19 @@ def test_the_fingerprint_of_a_folder_follows_linked_folders(tmp_path):
     before = fingerprint(task)
     (audio / "a.wav").write_bytes(b"1")
     assert fingerprint(task) != before
+
+
+def test_files_that_editors_leave_in_a_package_do_not_count_for_its_fingerprint(
+    tmp_path, monkeypatch
+):
+    package = tmp_path / "edited_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = module_fingerprint("edited_package.model")
+    (package / ".#model.py").symlink_to("me@host.123:456")  # Emacs, while the file is edited
+    (package / ".ipynb_checkpoints").mkdir()
+    (package / ".ipynb_checkpoints" / "model-checkpoint.py").write_text("a = 1")
+    assert module_fingerprint("edited_package.model") == before
+    (package / "model.py").write_text("a = 1")
+    assert module_fingerprint("edited_package.model") != before

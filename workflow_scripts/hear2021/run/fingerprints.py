@@ -51,8 +51,9 @@ def files_below(folder: Path) -> list[Path]:
 def module_fingerprint(module: str) -> str:
     """Return a hash of the Python files of an importable module; nothing if it is not here.
 
-    All files of its top-level package count, for any may be imported. What a module that is a
-    single file imports does not count. Nothing is imported.
+    All files of its top-level package count, for any may be imported; hidden ones, which editors
+    leave there, may not. What a module that is a single file imports does not count. Nothing is
+    imported.
     """
     spec = importlib.util.find_spec(module.partition(".")[0])
     if spec is None:
@@ -60,6 +61,9 @@ def module_fingerprint(module: str) -> str:
     digest = hashlib.sha256()
     for place in map(Path, spec.submodule_search_locations or [str(spec.origin)]):
         for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+            name = file.relative_to(place)
+            if any(part.startswith(".") for part in name.parts):  # Emacs' lock is a dangling link
+                continue
             content = file.read_bytes()
-            digest.update(f"{file.relative_to(place)}\0{len(content)}\0".encode() + content)
+            digest.update(f"{name}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()
