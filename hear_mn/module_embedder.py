@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -48,8 +49,9 @@ class ModuleEmbedder(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the model's parameters lie."""
-        return next((p.device for p in self.model.parameters()), torch.device("cpu"))
+        """Where the model's parameters lie, or its buffers."""
+        tensors = itertools.chain(self.model.parameters(), self.model.buffers())
+        return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
     def alike(self, n_samples: int) -> int:
         """Return the length: a batch has one."""
@@ -77,7 +79,7 @@ class ModuleEmbedder(nn.Module):
                 raise
         else:
             self._check_shape("scene", vectors, (len(audio), self.scene_size))
-            return vectors.float()
+            return vectors.detach().float()
         torch.cuda.empty_cache()
         return torch.cat([self._scenes(half) for half in audio.tensor_split(2)])
 
@@ -92,9 +94,9 @@ class ModuleEmbedder(nn.Module):
         n_timestamps = times.shape[-1] if isinstance(times, Tensor) and times.ndim else 0
         self._check_shape("timestamp", vectors, (len(audio), n_timestamps, self.timestamp_size))
         self._check_shape("timestamp", times, (len(audio), n_timestamps))
-        times = times.float()
+        times = times.detach().float()
         self._check_times(times, 1000 * audio.shape[1] / self.sample_rate)
-        return vectors.float(), times
+        return vectors.detach().float(), times
 
     def _called(self, function: str, audio: Tensor) -> Any:
         """Call a function of the module; raises CheckpointError that names it, if it fails.

@@ -367,6 +367,25 @@ def test_a_module_that_is_not_ours_has_the_same_interface(loudness):
     assert times.shape == (2, 1)
 
 
+def test_a_module_that_turns_gradients_on_gives_embeddings_without(loudness, monkeypatch):
+    def timestamps(audio, model):
+        with torch.enable_grad():
+            gain = torch.ones(1, requires_grad=True)
+            return gain * model.loudness(audio)[:, None], gain * torch.zeros(len(audio), 1)
+
+    embedder = ModuleEmbedder(loudness, None, ["embedding"], "cpu")
+    monkeypatch.setattr(embedder.module, "get_timestamp_embeddings", timestamps)
+    for found in embedder.timestamps(noise(2, 16000)):
+        found.numpy()
+
+
+def test_a_module_without_parameters_computes_where_its_buffers_are(loudness):
+    embedder = ModuleEmbedder(loudness, None, ["embedding"], "cpu")
+    embedder.model.register_buffer("window", torch.ones(1))
+    assert embedder.device == torch.device("cpu")
+    assert embedder.to("meta").device == torch.device("meta")
+
+
 def test_a_module_with_another_sample_rate_than_its_row_is_refused(loudness):
     row = Checkpoint("loudness", "module", 32000, module="loudness")
     with pytest.raises(CheckpointError, match=r"wants 16000 Hz, its row .* says 32000"):
