@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 
 import torch
@@ -43,16 +44,18 @@ class LogMel(nn.Module):
         self.win_length = win_length
         self.hop = hop
         self.n_fft = n_fft
-        filters, _ = torchaudio.compliance.kaldi.get_mel_banks(
-            n_mels,
-            n_fft,
-            float(sample_rate),
-            0.0,
-            sample_rate / 2 - 1000,  # the middle of the range that training drew from
-            vtln_low=100.0,
-            vtln_high=-500.0,
-            vtln_warp_factor=1.0,
-        )
+        with _float32_by_default():
+            filters, _ = torchaudio.compliance.kaldi.get_mel_banks(
+                n_mels,
+                n_fft,
+                float(sample_rate),
+                0.0,
+                sample_rate / 2 - 1000,  # the middle of the range that training drew from
+                vtln_low=100.0,
+                vtln_high=-500.0,
+                vtln_warp_factor=1.0,
+            )
+            window = torch.hann_window(win_length, periodic=False)
         used = int(filters.any(0).nonzero().max()) + 1  # no filter reaches the bins above
         # Real and imaginary parts stay interleaved up to the filters: one pass less over the
         # spectrum than adding their squares first.
@@ -63,9 +66,7 @@ class LogMel(nn.Module):
             mels = slice(int(numbers[0]), int(numbers[-1]) + 1)
             bins = filters[:, mels].any(1).nonzero()
             self._bands.append((slice(int(bins.min()), int(bins.max()) + 1), mels))
-        self.register_buffer(
-            "window", torch.hann_window(win_length, periodic=False), persistent=False
-        )
+        self.register_buffer("window", window, persistent=False)
         self.filters: Tensor
         self.window: Tensor
 
@@ -157,6 +158,17 @@ class LogMel(nn.Module):
             for bins, band in self._bands:
                 mels[:, start : start + block, band] = power[..., bins] @ self.filters[bins, band]
         return mels.add_(1e-5).log_().add_(4.5).div_(5)
+
+
+@contextmanager
+def _float32_by_default() -> Iterator[None]:
+    """Compute in float32, whatever a program makes of torch's default."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 @lru_cache(maxsize=64)

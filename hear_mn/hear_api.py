@@ -45,7 +45,8 @@ def get_scene_embeddings(audio: Tensor, model: nn.Module) -> Tensor:
         model: what `load_model` returned, on any device.
 
     Returns:
-        float32 [n_sounds, model.scene_embedding_size], on the model's device.
+        float32 [n_sounds, model.scene_embedding_size], on the model's device, without gradients:
+        what is trained on them leaves the model as it is.
     """
     return _embedder(model).scene(audio)
 

@@ -135,7 +135,8 @@ class MobileNetEmbedder(nn.Module):
         )
         check_audio(audio, window // 2 + 1, self.sample_rate)
         vectors = self._embed_windows(audio, window, step, window // 2)
-        times = torch.arange(vectors.shape[1], device=vectors.device) * float(TIMESTAMP_STEP_MS)
+        numbers = torch.arange(vectors.shape[1], dtype=torch.float32, device=vectors.device)
+        times = numbers * TIMESTAMP_STEP_MS
         return vectors, times.repeat(len(audio), 1)
 
     def _embed_windows(
@@ -151,7 +152,13 @@ class MobileNetEmbedder(nn.Module):
         `lengths`: the samples of each sound, where they differ; all of as many windows.
         """
         n_windows = (audio.shape[1] + 2 * padding - length) // step + 1
-        vectors = torch.empty(len(audio), n_windows, self.scene_size, device=self.device)
+        if (found := self.frontend.filters.dtype) != torch.float32:
+            raise TypeError(
+                f"the model was made {found}; leave it as load_model returned it, float32. On CUDA "
+                f"it computes in half precision without being told"
+            )
+        shape = len(audio), n_windows, self.scene_size
+        vectors = torch.empty(shape, dtype=torch.float32, device=self.device)
         sound = 0
         while sound < len(audio):
             limit = max(1, self._frames_per_batch() // self.frontend.frames(length))

@@ -26,9 +26,9 @@ def seeded_entry(name: str, shape: tuple[int, ...]) -> torch.Tensor:
     if name.endswith("num_batches_tracked"):
         return torch.zeros(shape, dtype=torch.long)
     if name.endswith("running_mean"):
-        return torch.zeros(shape)
+        return torch.zeros(shape, dtype=torch.float32)
     if name.endswith("running_var"):
-        return torch.ones(shape)
+        return torch.ones(shape, dtype=torch.float32)
     noise = torch.from_numpy(
         np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape, dtype=np.float32)
     )

@@ -191,6 +191,32 @@ def test_a_classifier_can_be_trained_on_the_embeddings(model):
     nn.Linear(embeddings.shape[1], 3)(embeddings).sum().backward()
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_a_program_that_changes_torchs_default_type_gets_the_same_embeddings(weights, dtype):
+    audio = noise(1, 16000)
+    model = module.load_model(str(weights))
+    expected = [
+        module.get_scene_embeddings(audio, model),
+        *module.get_timestamp_embeddings(audio, model),
+    ]
+    torch.set_default_dtype(dtype)
+    try:
+        model = module.load_model(str(weights))
+        found = [
+            module.get_scene_embeddings(audio, model),
+            *module.get_timestamp_embeddings(audio, model),
+        ]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(map(torch.equal, found, expected))
+
+
+@pytest.mark.parametrize("cast", [nn.Module.half, nn.Module.double])
+def test_a_model_that_was_cast_says_so(model, cast):
+    with pytest.raises(TypeError, match=r"was made torch\.float\d+; leave it as load_model"):
+        module.get_scene_embeddings(noise(1, 16000), cast(model))
+
+
 @pytest.mark.parametrize(
     ("audio", "reason"),
     [
