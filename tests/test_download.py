@@ -535,3 +535,9 @@ def test_files_that_editors_leave_in_a_package_do_not_count_for_its_fingerprint(
     assert module_fingerprint("edited_package.model") == before
     (package / "model.py").write_text("a = 1")
     assert module_fingerprint("edited_package.model") != before
+
+
+def test_a_folder_with_a_name_that_is_not_utf_8_has_a_fingerprint(tmp_path):
+    before = fingerprint(tmp_path)
+    Path(tmp_path, os.fsdecode(b"caf\xe9.wav")).write_bytes(b"1")
+    assert fingerprint(tmp_path) != before

@@ -21,7 +21,8 @@ def fingerprint(path: Path | str) -> str:
     digest = hashlib.sha256()
     if path.is_dir():
         for file in files_below(path):
-            digest.update(f"{file.relative_to(path)}\0{file.stat().st_size}\0".encode())
+            name = os.fsencode(file.relative_to(path))  # which need not be UTF-8
+            digest.update(name + f"\0{file.stat().st_size}\0".encode())
             if file.suffix in {".json", ".csv"}:
                 digest.update(file.read_bytes())
     else:
