@@ -10,6 +10,7 @@ import pytest
 from hear_mn.checkpoints import CheckpointError, checkpoint
 from workflow_scripts import fetch_checkpoint as script
 from workflow_scripts.embed import embed
+from workflow_scripts.fetch_task import fetch_task
 from workflow_scripts.hear2021.tasks.task import TaskError
 from workflow_scripts.prepare_task import prepare_task
 
@@ -68,3 +69,17 @@ def test_a_job_that_does_not_see_a_fetched_file_names_its_machine_and_what_to_do
         embed("mn04_as", record, nothing, "e1", "half", 1, nothing, nothing, nothing)
     with pytest.raises(TaskError, match=f"^mini_hum: {said}"):
         prepare_task("mini_hum", record, 32000, 1, nothing)
+
+
+def test_files_in_a_clone_are_found_when_it_moves(tmp_path, monkeypatch):
+    clone, moved = tmp_path / "clone", tmp_path / "moved"
+    clone.mkdir()
+    (clone / "weights.pt").write_bytes(b"weights")
+    (clone / "task.tar.gz").write_bytes(b"task")
+    monkeypatch.chdir(clone)
+    script.fetch_checkpoint("mn04_as", "weights.pt", Path("weights.json"))
+    fetch_task("mini_hum", "", [Path("task.tar.gz")], Path("task.json"))
+    clone.rename(moved)
+    monkeypatch.chdir(moved)
+    for record in ("weights.json", "task.json"):
+        assert Path(json.loads(Path(record).read_text())["path"]).is_file()

@@ -36,7 +36,7 @@ def _described(weights: Path) -> dict[str, Any]:
     if not weights.is_file():
         raise CheckpointError(f"no such weights file: {weights}; correct `weights` in the config")
     return {
-        "path": str(weights.resolve()),
+        "path": str(weights),  # as it is given: a file in the clone is there when the clone moves
         "size": weights.stat().st_size,
         **file_hashes(weights, {"sha256"}),
     }

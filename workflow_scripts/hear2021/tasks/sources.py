@@ -25,7 +25,7 @@ def local_source(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise SourceError(f"no such archive or folder: {path}; correct task_sources in the config")
     return {
-        "path": str(path.resolve()),
+        "path": str(path),  # as it is given: one in the clone is there when the clone moves
         "kind": "folder" if path.is_dir() else "archive",
         "fingerprint": fingerprint(path),
     }
