@@ -7,8 +7,13 @@ from pathlib import Path
 import pytest
 
 SCRIPT = """
+import sys
 from pathlib import Path
 from workflow_scripts.command_line import command_line
+
+class Late:
+    def __del__(self):
+        raise AttributeError("as the interpreter ends")
 
 def train(task: Path, folds: list[int], seed: int = 42, local: str = "") -> None:
     print("folds", folds, "seed", seed, "task", repr(task), "local", local)
@@ -18,6 +23,9 @@ def train(task: Path, folds: list[int], seed: int = 42, local: str = "") -> None
         raise RuntimeError("sizes differ:\\n  wanted 3\\n\\n(see the manual)")
     if seed == 15:
         raise SystemExit(0)
+    if seed == 16:
+        sys.modules["late"] = Late()
+        raise ValueError("the reason")
 
 if __name__ == "__main__":
     command_line(train)
@@ -76,6 +84,12 @@ def wait(copy: Path) -> None:
 if __name__ == "__main__":
     command_line(wait)
 """
+
+
+def test_the_log_ends_with_the_reason_though_something_fails_as_the_interpreter_ends(run):
+    result, log = run("--task", "esc50", "--folds", "0", "--seed", "16")
+    assert "as the interpreter ends" in result.stderr
+    assert log.read_text().endswith("\nValueError: the reason\n")
 
 
 def test_a_job_that_slurm_ends_cleans_up(tmp_path):

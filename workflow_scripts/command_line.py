@@ -20,6 +20,8 @@ def command_line(function: Callable[..., object]) -> None:
     values, and a `Path | None` may be left out. When the function raises, the traceback stands in
     the log, with the error in one line below it, and one line on the console says what was wrong
     and where the log is; the exit status is then 1. A `sys.exit` of what it calls is such an error.
+    What is said after that, as the interpreter ends, goes to the console: the log's last line is
+    the reason.
     """
     gc.freeze()  # what was imported stays
     gc.enable()
@@ -41,7 +43,9 @@ def command_line(function: Callable[..., object]) -> None:
             traceback.print_exc()
             said = f"sys.exit({error.code!r})" if isinstance(error, SystemExit) else str(error)
             print(f"{type(error).__name__}: {' '.join(said.split())}", file=sys.stderr)
-            print(f"{function.__name__}: {said}\n    log: {log}", file=console)
+            print(f"{function.__name__}: {said}\n    log: {log}", file=console, flush=True)
+            for descriptor in (1, 2):
+                os.dup2(console.fileno(), descriptor)
             sys.exit(1)
 
 
