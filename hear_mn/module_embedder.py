@@ -146,14 +146,14 @@ def _load_module(row: Checkpoint, weights: Path | None) -> tuple[ModuleType, Any
             f"{row.checkpoint}: cannot import its module {row.module} ({error}); "
             "install the package that has it"
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a module may read the job's command line as its own
         raise CheckpointError(
             f"{row.checkpoint}: its module {row.module} cannot be imported: "
             f"{type(error).__name__}: {error}"
         ) from error
     try:
         model = module.load_model(str(weights)) if weights else module.load_model()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         of = f"the file {weights}" if weights else "no file (`weights` in the config names one)"
         raise CheckpointError(
             f"{row.checkpoint}: load_model of {row.module} failed on {of}: "

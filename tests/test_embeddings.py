@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ import torch
 from filelock import FileLock
 
 from hear_mn.audio import AudioError
+from workflow_scripts import embed as script
 from workflow_scripts.embed import near_audio
 from workflow_scripts.hear2021.embedding import (
     device_pipeline,
@@ -455,3 +457,21 @@ def test_audio_is_read_from_the_node_where_the_site_has_a_folder_there(tmp_path)
     assert list(node.iterdir()) == []
     with near_audio(prepared, "") as folder:
         assert folder == prepared
+
+
+def test_a_module_may_change_the_working_directory(tmp_path, monkeypatch):
+    def load_embedder(*arguments, **options):
+        os.chdir("elsewhere")
+        return SumsOfSamples()
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(script, "load_embedder", load_embedder)
+    monkeypatch.setattr(Task, "load", lambda folder: make_task(MIXED))
+    Path("elsewhere").mkdir()
+    Path("weights.json").write_text(json.dumps({"path": None, "sha256": None}))
+    written = [Path(name) for name in ("l-e1.npy", "l-e1.json", "performance.json")]
+    threads = torch.get_num_threads()
+    script.embed(
+        "mn04_seeded", Path("weights.json"), Path("task.json"), "l-e1", "half", threads, *written
+    )
+    assert all((tmp_path / path).is_file() for path in written)

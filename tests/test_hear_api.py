@@ -498,6 +498,16 @@ def test_a_module_with_a_syntax_error_is_named(tmp_path, monkeypatch):
         ModuleEmbedder(row, None, ["embedding"], "cpu")
 
 
+def test_a_module_that_ends_the_process_is_named(tmp_path, monkeypatch):
+    (tmp_path / "of_a_program.py").write_text(
+        "import argparse\nparser = argparse.ArgumentParser()\nparser.parse_args(['--log', 'a'])\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    row = Checkpoint("program", "module", 16000, module="of_a_program")
+    with pytest.raises(CheckpointError, match=r"of_a_program cannot be imported: SystemExit: 2"):
+        ModuleEmbedder(row, None, ["embedding"], "cpu")
+
+
 def test_a_module_that_is_not_installed_is_named():
     row = Checkpoint("absent", "module", 32000, module="no_such_package.base")
     with pytest.raises(CheckpointError, match=r"cannot import its module no_such_package\.base"):

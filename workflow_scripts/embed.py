@@ -59,6 +59,10 @@ def embed(
     keep_freed_memory()
     torch.set_num_threads(min(threads, len(os.sched_getaffinity(0))))
     row = checkpoint_row(checkpoint)
+    # Whole paths, for a module may change the folder that it and this work in.
+    task, embeddings, manifest, performance = (
+        path.absolute() for path in (task, embeddings, manifest, performance)
+    )
     found = json.loads(weights.read_text())
     if found["path"] and not Path(found["path"]).exists():
         raise CheckpointError(f"{checkpoint}: {not_here(found['path'], weights)}")
@@ -66,7 +70,7 @@ def embed(
         loaded = Task.load(folder)
         embedder = load_embedder(
             checkpoint,
-            Path(found["path"]) if found["path"] else None,
+            Path(found["path"]).absolute() if found["path"] else None,
             features_of(parts),
             device=device,
             precision=precision,
