@@ -235,6 +235,21 @@ def test_missing_clips_are_counted_and_the_first_five_named(tmp_path, out):
     )
 
 
+@pytest.mark.parametrize(
+    ("listed", "there", "said"),
+    [
+        ("k\u00e4uzchen.wav", "ka\u0308uzchen.wav", r"'train/ka\\u0308.* 'train/k\\xe4"),
+        ("owl.wav", "owl.WAV", r"'train/owl\.WAV', and the list says 'train/owl\.wav'"),
+    ],
+)
+def test_a_listed_name_that_only_looks_like_that_of_the_file_is_shown_with_it(
+    tmp_path, out, listed, there, said
+):
+    files = task_files() | {"train.json": json.dumps({listed: ["owl"]}).encode()}
+    files[f"16000/train/{there}"] = wav()
+    refused(write_folder(tmp_path / "folder", files), out, f"1 of 13 listed .*There is {said}")
+
+
 @pytest.mark.parametrize("name", ["task_metadata.json", "labelvocabulary.csv", "valid.json"])
 def test_a_missing_description_is_named(tmp_path, out, name):
     files = task_files()

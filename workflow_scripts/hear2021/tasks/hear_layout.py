@@ -79,7 +79,13 @@ def read_vocabulary(task: str, text: str) -> list[str]:
     """
     rows = list(csv.DictReader(io.StringIO(text, newline=None)))
     if not rows or not {"idx", "label"} <= rows[0].keys():
-        raise _error(task, VOCABULARY_FILE, "is not a table with the columns idx and label")
+        first = next(iter(text.splitlines()), "")
+        raise _error(
+            task,
+            VOCABULARY_FILE,
+            f"is not a table with the columns idx and label, with a comma between them, and a "
+            f"line a label; its first line is {first!r}",
+        )
     try:
         by_index = {int(row["idx"]): row["label"] for row in rows}
     except (TypeError, ValueError) as error:

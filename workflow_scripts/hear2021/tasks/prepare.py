@@ -11,7 +11,8 @@ import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -207,8 +208,24 @@ def _refuse_incomplete(
         raise TaskError(
             f"{task}: {len(missing)} of {len(listed)} listed clips are not in {source}: "
             f"{_first_five([f'{spool.source_rate}/{path}' for path in missing])}. "
-            f"Fetch the archive again or take them off the lists."
+            + _alike(missing[0], spool.clips)
+            + "Fetch the archive again or take them off the lists."
         )
+
+
+def _alike(path: str, there: Iterable[str]) -> str:
+    """Say which file is there whose name differs from `path` in what is easily overlooked."""
+    alike = {_comparable(other): other for other in there}.get(_comparable(path))
+    if alike is None:
+        return ""
+    return (
+        f"There is {alike!a}, and the list says {path!a}: case and Unicode form (macOS writes its "
+        f"own) count. Rename the files, or correct the lists. "
+    )
+
+
+def _comparable(path: str) -> str:
+    return unicodedata.normalize("NFC", path).casefold()
 
 
 def _first_five(names: list[str]) -> str:
