@@ -94,7 +94,10 @@ def test_a_run_of_a_published_variant_is_compared_with_it(tmp_path):
 
 
 def test_synthetic_runs_say_so_and_claim_nothing_against_published_systems(tmp_path):
-    missing = [Missing("mn04_seeded_e1", "mini_vowels", "no score file x")]
+    missing = [
+        Missing("mn04_seeded_e1", "mini_vowels", "no score file x."),
+        Missing("mn04_seeded_e1", "mini_hum", "no y"),
+    ]
     comparison = compare(tmp_path, ["mn04_seeded_e1"], benchmark="mini")
     text = write_claims(comparison, ["PaSST", "OpenL3"], missing, "synthetic audio")
     assert "**synthetic audio**" in text
@@ -103,5 +106,6 @@ def test_synthetic_runs_say_so_and_claim_nothing_against_published_systems(tmp_p
     assert text.endswith(
         "## What was not compared, and remarks\n\n"
         "- mn04_seeded_e1 on mini_vowels: no score file x.\n"
+        "- mn04_seeded_e1 on mini_hum: no y.\n"
         "- PaSST, OpenL3: no published score on any of these tasks.\n"
     )

@@ -150,7 +150,7 @@ def test_a_missing_score_stays_missing_and_is_counted_and_listed(tmp_path):
     assert (means["all_percent"], means["all_tasks"], means["tasks_missing"]) == ("50.00", "1", "2")
     reasons = {row["task"]: row["reason"] for row in rows(tables / "missing.csv")}
     assert set(reasons) == {MINI[1], MINI[2]}
-    assert "not a number" in reasons[MINI[1]]
+    assert "not a number, which metrics are where no event is found" in reasons[MINI[1]]
     assert "no score file" in reasons[MINI[2]]
 
 

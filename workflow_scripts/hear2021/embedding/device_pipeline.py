@@ -189,7 +189,7 @@ def _computed(
                 matrix = embedder.scene(audio, lengths=[clip.n_samples for clip in batch])
         except (AudioError, CheckpointError) as error:
             clip = f"{batch[0].split}/{batch[0].name}"
-            others = f" and {len(batch) - 1} clips as long" if len(batch) > 1 else ""
+            others = f" and {len(batch) - 1} clips of about its length" if len(batch) > 1 else ""
             raise EmbeddingError(f"{task.name}: clip {clip}{others}: {error}") from error
         yield batch, matrix
 

@@ -205,7 +205,7 @@ def _left_out(
     references: Sequence[str],
     missing: Sequence[Missing],
 ) -> list[str]:
-    lines = [f"- {pair.model} on {pair.task}: {pair.reason}." for pair in missing]
+    lines = [f"- {pair.model} on {pair.task}: {pair.reason.removesuffix('.')}." for pair in missing]
     absent = [name for name in references if name not in comparison.published_scores]
     if absent:
         labels = ", ".join(comparison.label(name) for name in absent)

@@ -131,7 +131,10 @@ def _read_score(file: Path, settings: Mapping[str, Any]) -> tuple[dict[str, floa
             )
     score = test_score(result)
     if not math.isfinite(score):
-        return measured, f"the score in {file.as_posix()} is not a number"
+        return measured, (
+            f"the score in {file.as_posix()} is not a number, which metrics are where no event is "
+            f"found, or where the test clips have one label only or no events"
+        )
     measured["score"] = score
     if "aggregated_scores" in result:
         measured["std"] = float(result["aggregated_scores"]["test_score_std"])
