@@ -109,6 +109,14 @@ def test_tasks_of_unlike_scores_are_not_averaged(cells, tmp_path, monkeypatch):
         task_table.__wrapped__()
 
 
+def test_a_table_that_is_not_utf_8_is_named(tmp_path, monkeypatch):
+    table = config_tables.CONFIG / "tasks.csv"
+    (tmp_path / "tasks.csv").write_bytes(table.read_bytes() + "käuze\n".encode("latin-1"))
+    monkeypatch.setattr(config_tables, "CONFIG", tmp_path)
+    with pytest.raises(ConfigurationError, match=r"config/tasks\.csv is not UTF-8 .*in Excel as"):
+        list(config_tables.table_lines("tasks"))
+
+
 def test_a_table_with_semicolons_is_refused_with_what_is_expected(tmp_path, monkeypatch):
     table_with(rows_of("tasks", "esc50-v2.0.0-full"), "tasks", tmp_path, monkeypatch)
     table = tmp_path / "tasks.csv"

@@ -70,13 +70,18 @@ def table_lines(
         folder: that the table is in; by default config/.
 
     Raises:
-        ConfigurationError: for a file without these columns, a line with more or fewer cells than
-            the first, or a key that comes again.
+        ConfigurationError: for a file that is not UTF-8 or without these columns, a line with more
+            or fewer cells than the first, or a key that comes again.
     """
     unique = [(key,) if isinstance(key, str) else key for key in keys]
     seen = set()
     with ((folder or CONFIG) / f"{table}.csv").open(newline="", encoding="utf-8-sig") as file:
-        lines = csv.DictReader(file)
+        try:
+            lines = csv.DictReader(file.readlines())
+        except UnicodeDecodeError as error:
+            raise ConfigurationError(
+                f"config/{table}.csv is not UTF-8 ({error}); save it as that, in Excel as CSV UTF-8"
+            ) from error
         columns = lines.fieldnames or []
         absent = {column for key in unique for column in key} - {*columns}
         if absent:
