@@ -73,6 +73,21 @@ def test_the_summary_names_what_failed_why_and_what_waits_for_it(messages, tmp_p
     assert reasons["mn04_as_l", "esc50"].startswith("embed mn04_as on esc50 failed: RuntimeError")
 
 
+def test_a_job_whose_output_is_not_there_is_a_failure(messages):
+    follower, lines = messages
+    happened(follower, "job_info", jobid=1)
+    happened(
+        follower,
+        "error",
+        exception="MissingOutputException",
+        msg="MissingOutputException in rule embed in file embed.smk, line 33:\n"
+        "Job 1  completed successfully, but some output files are missing.",
+    )
+    assert lines == [f"Failed: embed mn04_as on esc50: {progress.NO_OUTPUT}"]
+    assert "Not run: 2 more jobs" in follower.summary([], Path("performance.csv"))
+    assert "its output is not there" in follower.reasons()["mn04_as_l", "esc50"]
+
+
 def test_a_job_that_was_tried_again_with_success_is_no_failure(messages):
     follower, _ = messages
     happened(follower, "job_info", jobid=1)

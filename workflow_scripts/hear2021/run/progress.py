@@ -36,6 +36,10 @@ ROUTINE = (
     "Unable to guess SLURM account",
 )
 LONGEST_JOBS = 5
+NO_OUTPUT = (
+    "it ended well, and its output is not there: is the file system slow to show it "
+    "(--latency-wait), or did the job write elsewhere?"
+)
 AT_WORK = re.compile(r"\[\d+:\d\d[:<,]|classifiers trained$")  # a progress bar, an evaluation
 
 
@@ -116,6 +120,13 @@ class RunMessages(logging.Handler):
                 if member["jobid"] in self.jobs:
                     shared = [str(path) for path in getattr(record, "aux_logs", None) or []]
                     self.jobs[member["jobid"]].error_logs = shared
+            return
+        if getattr(record, "exception", None) == "MissingOutputException":  # no event of the job
+            named = re.search(r"^Job (\d+) ", record.getMessage(), re.MULTILINE)
+            if named and int(named[1]) in self.jobs:
+                lost = self.jobs[int(named[1])]
+                lost.error, lost.started = NO_OUTPUT, None
+                self._write(f"Failed: {lost.rule} {lost.subject}: {why_failed(lost)}")
             return
         number = getattr(record, "jobid", getattr(record, "job_id", None))
         job = self.jobs.get(number) if isinstance(number, int) else None
@@ -228,6 +239,8 @@ def why_failed(job: Job) -> str:
 
     A job that was killed says nothing: the last line is then of its work.
     """
+    if job.error == NO_OUTPUT:
+        return NO_OUTPUT
     lines = (_last_line(path) for path in [job.log, *job.error_logs] if path)
     last = next((line for line in lines if line), "")
     if AT_WORK.search(last):
