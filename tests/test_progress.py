@@ -230,6 +230,13 @@ def test_a_time_is_told_in_its_two_largest_units(seconds, text):
     assert duration(seconds) == text
 
 
+def test_the_summary_of_a_run_without_pairs_counts_its_jobs():
+    follower = RunMessages(print, lambda variant, task: 0.75)
+    follower.begin({1: Job("plot", {"benchmark": "mini"}, 1), 2: Job("claims", {}, 1)})
+    happened(follower, "job_finished", job_id=1)
+    assert "Jobs: 1 of 2 done" in follower.summary([], Path("performance.csv"))
+
+
 def test_the_summary_has_the_five_longest_jobs_and_the_hours_on_gpus(messages):
     follower, _ = messages
     minutes = (0, 3, 6, 2, 5, 1, 4)

@@ -181,9 +181,13 @@ class RunMessages(logging.Handler):
             table: where they were written.
         """
         pairs = [job for job in self.jobs.values() if job.is_pair]
-        done = [job for job in pairs if job.seconds is not None]
+        counted = pairs or list(self.jobs.values())  # of a run that only draws, say
+        done = [job for job in counted if job.seconds is not None]
         failed = [job for job in self.jobs.values() if job.error]
-        lines = [f"Pairs: {len(done)} of {len(pairs)} done in {duration(self._elapsed())}."]
+        lines = [
+            f"{'Pairs' if pairs else 'Jobs'}: {len(done)} of {len(counted)} done in "
+            f"{duration(self._elapsed())}."
+        ]
         for job in failed:
             lines.append(f"Failed: {job.rule} {job.subject}: {why_failed(job)}")
             lines += [f"    log: {path}" for path in job.error_logs if Path(path).exists()]
