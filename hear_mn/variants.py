@@ -120,11 +120,11 @@ def _problem(row: Checkpoint, parts: tuple[str, ...]) -> str | None:
 
 
 def _message(name: str, problem: str) -> str:
-    names = [word for pair in named_variants().items() for word in pair if word]
-    near = difflib.get_close_matches(name, names, n=3)
     parts = [part for part in PART_FEATURES if part != MODULE_PART]
     ours = [key for key, row in checkpoints().items() if row.module is None]
     modules = [key for key, row in checkpoints().items() if row.module]
+    names = [word for pair in named_variants().items() for word in pair if word]
+    near = difflib.get_close_matches(name, [*names, *modules], n=3)
     return (
         f"variant {name!r} {problem}."
         + (f" Did you mean {' or '.join(near)}?" if near else "")

@@ -98,6 +98,8 @@ def test_a_wrong_name_is_refused_with_the_reason_and_what_exists(name, reason):
 def test_a_near_miss_is_named():
     with pytest.raises(UnknownVariant, match=r"Did you mean .*mn40_as_ext_e1_l_all_se"):
         parse_variant("mn40_as_ext_e1_l_allse")
+    with pytest.raises(UnknownVariant, match=r"Did you mean passt_base"):
+        parse_variant("paast_base")
 
 
 def test_importing_an_unknown_variant_says_what_exists():
