@@ -174,6 +174,32 @@ def test_progress_that_a_crash_left_unreadable_is_none(tmp_path, monkeypatch):
     assert run(task, SumsOfSamples(), tmp_path)["resumed_at_clip"] == 0
 
 
+def test_what_a_pass_saved_is_not_used_with_the_rows_of_a_later_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(embed_task_module, "SECONDS_BETWEEN_SAVES", 0.0)
+    task = make_task(MIXED)
+    with pytest.raises(KeyboardInterrupt):
+        run(task, SumsOfSamples(fail_at_call=3), tmp_path)
+    monkeypatch.setattr(embed_task_module, "SECONDS_BETWEEN_SAVES", 30.0)
+    with pytest.raises(KeyboardInterrupt):  # before it has saved anything
+        run(task, SumsOfSamples(fail_at_call=2), tmp_path, IDENTITY | {"weights_sha256": "other"})
+    assert run(task, SumsOfSamples(), tmp_path)["resumed_at_clip"] == 0
+    rows = EmbeddedTask(task, [tmp_path / "l-e1.json"], ["e1", "logits"]).rows("fold00")
+    np.testing.assert_allclose(rows, expected(task, "fold00"), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kept", [0, 100, -1], ids=["nothing", "no header", "no last byte"])
+def test_a_pass_of_whose_saved_rows_some_are_gone_begins_again(tmp_path, monkeypatch, kept):
+    monkeypatch.setattr(embed_task_module, "SECONDS_BETWEEN_SAVES", 0.0)
+    task = make_task(MIXED)
+    with pytest.raises(KeyboardInterrupt):
+        run(task, SumsOfSamples(fail_at_call=3), tmp_path)
+    (part,) = tmp_path.glob(".*.part")
+    part.write_bytes(part.read_bytes()[:kept])
+    assert run(task, SumsOfSamples(), tmp_path)["resumed_at_clip"] == 0
+    run(task, SumsOfSamples(), tmp_path / "whole")
+    assert (tmp_path / "l-e1.npy").read_bytes() == (tmp_path / "whole/l-e1.npy").read_bytes()
+
+
 def test_a_slow_disk_is_written_to_while_the_next_batches_are_computed(tmp_path, monkeypatch):
     happened = []
 

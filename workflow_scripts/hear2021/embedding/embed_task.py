@@ -23,7 +23,12 @@ from hear_mn.whole import write_json_whole
 from workflow_scripts.hear2021.embedding.device_pipeline import embedded_batches
 from workflow_scripts.hear2021.embedding.embedded_task import EmbeddingError, clips_by_length
 from workflow_scripts.hear2021.embedding.planning import existing_files
-from workflow_scripts.hear2021.embedding.row_file import RowWriter, open_rows, write_header
+from workflow_scripts.hear2021.embedding.row_file import (
+    RowWriter,
+    has_rows,
+    open_rows,
+    write_header,
+)
 from workflow_scripts.hear2021.tasks.task import Clip, Task
 
 SECONDS_BETWEEN_SAVES = 30.0
@@ -102,6 +107,11 @@ def _embed(task: Task, embedder: Embedder, part: Path, identity: dict[str, Any])
     sizes = _sizes(task, embedder)
     width = sum(sizes.values())
     progress = _read_progress(part, identity)
+    if not (progress.rows and has_rows(part, progress.rows, width)):
+        # Gone before the rows are: a pass that is killed before its first save would leave it
+        # beside rows that it does not describe.
+        _progress_file(part).unlink(missing_ok=True)
+        progress = Progress(identity)
     started, resumed = time.perf_counter(), progress.clips
     with (
         open_rows(part, progress.rows, width) as rows,

@@ -1,5 +1,6 @@
 """A matrix that grows on disk while a pass computes its rows."""
 
+import io
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +20,13 @@ def write_header(rows: BinaryIO, n_rows: int, width: int) -> None:
     npy.write_array_header_1_0(
         rows, {"descr": "<f4", "fortran_order": False, "shape": (n_rows, width)}
     )
+
+
+def has_rows(path: Path, n_rows: int, width: int) -> bool:
+    """Return whether a file is long enough for a header and so many rows."""
+    header = io.BytesIO()
+    write_header(header, n_rows, width)
+    return path.stat().st_size >= header.tell() + n_rows * width * 4
 
 
 def open_rows(path: Path, n_rows: int, width: int) -> BinaryIO:
