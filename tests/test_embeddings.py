@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from hear_mn.audio import AudioError
 from workflow_scripts import embed as script
@@ -303,6 +303,21 @@ def test_two_writers_of_one_file_are_refused(tmp_path):
         pytest.raises(EmbeddingError, match=r"another process is writing .*scancel"),
     ):
         run(make_task(MIXED), SumsOfSamples(), tmp_path)
+
+
+def test_a_pass_that_ends_leaves_the_lock_of_the_next_writer(tmp_path, monkeypatch):
+    path = tmp_path / ".l-e1.npy.lock"
+    next_writer = FileLock(path)
+
+    class HandedOn(FileLock):
+        def __exit__(self, *exception):
+            super().__exit__(*exception)
+            next_writer.acquire(timeout=0)
+
+    monkeypatch.setattr(embed_task_module, "FileLock", HandedOn)
+    run(make_task(MIXED), SumsOfSamples(), tmp_path)
+    with next_writer, pytest.raises(Timeout):
+        FileLock(path).acquire(timeout=0)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

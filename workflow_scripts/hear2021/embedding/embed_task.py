@@ -75,8 +75,9 @@ def embed_task(
         )
     embeddings.parent.mkdir(parents=True, exist_ok=True)
     part = embeddings.with_name(f".{embeddings.name}.part")
+    lock = part.with_suffix(".lock")
     try:
-        with FileLock(part.with_suffix(".lock"), timeout=0):
+        with FileLock(lock, timeout=0):
             performance = _embed(task, embedder, part, identity)
             saved = _read_progress(part, identity)
             part.replace(embeddings)
@@ -93,12 +94,12 @@ def embed_task(
                 },
             )
             _progress_file(part).unlink()
+            lock.unlink(missing_ok=True)  # while it is held: released, it may be another's
     except Timeout as error:
         raise EmbeddingError(
             f"another process is writing {embeddings}: a job of an earlier run that is still "
             f"going? Cancel it (squeue, scancel) or wait for it, then start again"
         ) from error
-    part.with_suffix(".lock").unlink(missing_ok=True)
     return performance
 
 
