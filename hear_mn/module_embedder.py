@@ -79,7 +79,7 @@ class ModuleEmbedder(nn.Module):
                 raise
         else:
             self._check_shape("scene", vectors, (len(audio), self.scene_size))
-            return vectors.detach().float()
+            return _kept(vectors)
         torch.cuda.empty_cache()
         return torch.cat([self._scenes(half) for half in audio.tensor_split(2)])
 
@@ -96,7 +96,7 @@ class ModuleEmbedder(nn.Module):
         self._check_shape("timestamp", times, (len(audio), n_timestamps))
         times = times.detach().float()
         self._check_times(times, 1000 * audio.shape[1] / self.sample_rate)
-        return vectors.detach().float(), times
+        return _kept(vectors), times
 
     def _called(self, function: str, audio: Tensor) -> Any:
         """Call a function of the module; raises CheckpointError that names it, if it fails.
@@ -134,6 +134,11 @@ class ModuleEmbedder(nn.Module):
                 f"times {times[0, 0]:g} to {last[0]:g} of sounds of {milliseconds:g} ms. HEAR "
                 f"wants milliseconds, growing, from the start of the sounds to their end"
             )
+
+
+def _kept(vectors: Tensor) -> Tensor:
+    """Return a copy, float32: a module may write its next embeddings into the same memory."""
+    return vectors.detach().to(torch.float32, copy=True)
 
 
 def _load_module(row: Checkpoint, weights: Path | None) -> tuple[ModuleType, Any]:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hear_mn import module_embedder
 from hear_mn.architecture import widest_activation
 from hear_mn.audio import AudioError
 from hear_mn.checkpoints import Checkpoint, CheckpointError, checkpoint, locate
@@ -403,6 +404,26 @@ def test_a_module_that_turns_gradients_on_gives_embeddings_without(loudness, mon
     monkeypatch.setattr(embedder.module, "get_timestamp_embeddings", timestamps)
     for found in embedder.timestamps(noise(2, 16000)):
         found.numpy()
+
+
+def test_a_module_may_write_all_its_embeddings_into_the_same_memory(loudness, monkeypatch):
+    memory = torch.empty(1, 1)
+
+    def scene(audio, model):
+        return torch.mul(model.loudness(audio), 1, out=memory)
+
+    def timestamps(audio, model):
+        return scene(audio, model)[:, None], torch.zeros(len(audio), 1)
+
+    embedder = ModuleEmbedder(loudness, None, ["embedding"], "cpu")
+    monkeypatch.setattr(embedder.module, "get_scene_embeddings", scene)
+    monkeypatch.setattr(embedder.module, "get_timestamp_embeddings", timestamps)
+    monkeypatch.setattr(module_embedder, "MODULE_BATCH_SECONDS", 1.0)  # one sound at a time
+    audio = noise(2, 16000)
+    expected = embedder.model.loudness(audio)
+    assert torch.equal(embedder.scene(audio), expected)
+    found = [embedder.timestamps(audio[i : i + 1])[0] for i in range(2)]
+    assert torch.equal(torch.cat(found)[:, 0], expected)
 
 
 def test_a_module_without_parameters_computes_where_its_buffers_are(loudness):
