@@ -124,6 +124,11 @@ class ModuleEmbedder(nn.Module):
 
     def _check_times(self, times: Tensor, milliseconds: float) -> None:
         """Refuse times that are no milliseconds, do not grow or leave out a part of the sounds."""
+        if not times.shape[1]:
+            raise CheckpointError(
+                f"{self.name}: get_timestamp_embeddings of {self.module.__name__} returned no "
+                f"timestamp of sounds of {milliseconds:g} ms"
+            )
         last, hops = times[:, -1], times.diff(dim=1)
         longest_hop = float(hops.max()) if hops.numel() else milliseconds
         slack = max(2 * longest_hop, milliseconds / 2)  # windows may end where the sounds do

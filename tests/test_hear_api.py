@@ -494,6 +494,14 @@ def test_times_of_a_module_are_milliseconds_over_the_whole_sound(
         embedder.timestamps(noise(2, 64000))
 
 
+def test_a_module_that_gives_no_timestamp_is_named(loudness, monkeypatch):
+    embedder = ModuleEmbedder(loudness, None, ["embedding"], "cpu")
+    nothing = torch.zeros(2, 0, 1), torch.zeros(2, 0)
+    monkeypatch.setattr(embedder.module, "get_timestamp_embeddings", lambda audio, model: nothing)
+    with pytest.raises(CheckpointError, match=r"^loudness: .* returned no timestamp of .* 1000 ms"):
+        embedder.timestamps(noise(2, 16000))
+
+
 @pytest.mark.parametrize(
     ("load_model", "said"),
     [
