@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -196,7 +196,7 @@ class MobileNetEmbedder(nn.Module):
     ) -> Tensor:
         """Return the vectors [n_sounds, n_windows, size] of the windows of a few seconds."""
         half = self.precision == "half" and self.device.type == "cuda"
-        with _without_tensor_float_32():
+        with _float32_products:
             mels = self.frontend.windows(audio, length, step, half=half, lengths=lengths)
             mels = mels.flatten(0, 1)
             found = {"mels": mels.mean(-1)}
@@ -239,20 +239,36 @@ class MobileNetEmbedder(nn.Module):
         )
 
 
-@contextmanager
-def _without_tensor_float_32() -> Iterator[None]:
-    """Round no input of a float32 convolution or product to 10 bits.
+class _Float32Products:
+    """Rounds no input of a float32 convolution or product to 10 bits (TensorFloat-32).
 
-    cuDNN does so by default, and products where a program or its environment has asked for it.
+    cuDNN does so by default, and products where a program or its environment has asked for it. The
+    settings are the process's: of threads that embed side by side, the first one in changes them,
+    and the last one out puts back what it found.
     """
-    # By the newer of torch's two interfaces: the older one refuses to be read after its use.
-    backends: Any = torch.backends  # whose types leave out some of its attributes
-    settings = [backends.cudnn.conv, backends.cuda.matmul]
-    before = [setting.fp32_precision for setting in settings]
-    for setting in settings:
-        setting.fp32_precision = "ieee"
-    try:
-        yield
-    finally:
-        for setting, precision in zip(settings, before, strict=True):
-            setting.fp32_precision = precision
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._before: list[str] = []
+        # By the newer of torch's two interfaces: the older one refuses to be read after its use.
+        backends: Any = torch.backends  # whose types leave out some of its attributes
+        self._settings = [backends.cudnn.conv, backends.cuda.matmul]
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                self._before = [setting.fp32_precision for setting in self._settings]
+                for setting in self._settings:
+                    setting.fp32_precision = "ieee"
+
+    def __exit__(self, *exception: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                for setting, precision in zip(self._settings, self._before, strict=True):
+                    setting.fp32_precision = precision
+
+
+_float32_products = _Float32Products()

@@ -3,6 +3,8 @@
 import operator
 import random
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from types import ModuleType
 
@@ -331,6 +333,40 @@ def test_a_program_that_sets_tensor_float_32_keeps_its_setting(embedder, name):
     setting.fp32_precision = "tf32"
     try:
         embedder.scene(noise(1, 16000))
+        assert setting.fp32_precision == "tf32"
+    finally:
+        setting.fp32_precision = before
+
+
+@pytest.mark.parametrize("name", ["cuda.matmul", "cudnn.conv"])
+def test_a_program_that_embeds_in_two_threads_keeps_its_setting(embedder, monkeypatch, name):
+    setting = operator.attrgetter(name)(torch.backends)
+    forward = embedder.network.forward
+    first_in, second_in, first_out = (threading.Event() for _ in range(3))
+    seen = []
+
+    def overlapping(*args):
+        if not first_in.is_set():
+            first_in.set()
+            assert second_in.wait(10)
+        else:
+            second_in.set()
+            assert first_out.wait(10)
+            seen.append(setting.fp32_precision)
+        return forward(*args)
+
+    monkeypatch.setattr(embedder.network, "forward", overlapping)
+    before = setting.fp32_precision
+    setting.fp32_precision = "tf32"
+    try:
+        with ThreadPoolExecutor(2) as threads:
+            first = threads.submit(embedder.scene, noise(1, 16000))
+            assert first_in.wait(10)
+            second = threads.submit(embedder.scene, noise(1, 16000))
+            first.result()
+            first_out.set()
+            second.result()
+        assert seen == ["ieee"]
         assert setting.fp32_precision == "tf32"
     finally:
         setting.fp32_precision = before
