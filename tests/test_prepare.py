@@ -225,6 +225,15 @@ def refused(source: Path, out: Path, message: str, sample_rate: int = 32000) -> 
     assert [path.name for path in out.iterdir()] == [".lock"]
 
 
+def test_a_clip_may_be_a_wav_of_a_big_endian_machine(tmp_path, out):
+    files = task_files()
+    expected = prepare_task(write_folder(tmp_path / "f", files), TASK, 16000, tmp_path / "ref", 1)
+    files["16000/test/2.wav"] = wav(seed=3, endian="BIG")
+    assert files["16000/test/2.wav"].startswith(b"RIFX")
+    task = prepare_task(write_folder(tmp_path / "f", files), TASK, 16000, out, 1)
+    assert task.sha256 == expected.sha256
+
+
 def test_missing_clips_are_counted_and_the_first_five_named(tmp_path, out):
     files = {name: content for name, content in task_files().items() if "/valid/" not in name}
     refused(
@@ -263,6 +272,7 @@ BROKEN = {
     "is FLAC PCM_16, not 16-bit wav": wav(format="FLAC"),
     "is at 44100 Hz in the folder 16000/": wav(44100),
     r"is cut short: 2000 of \d+ bytes": wav()[:2000],
+    r"is cut short: 1000 of \d+ bytes": wav(endian="BIG")[:1000],
     "has no samples": wav(seconds=0),
     "is no wav": b"RIFF and nothing more",
     "is an empty file": b"",

@@ -130,7 +130,8 @@ def decode(wav: bytes, sample_rate: int) -> np.ndarray:
             samples = sound.read(dtype="int16")
     except soundfile.SoundFileError as error:
         raise WavError(f"is no wav: {error}") from error
-    declared = int.from_bytes(wav[4:8], "little")  # of the RIFF chunk, after these eight bytes
+    # Of the RIFF chunk, after these eight bytes; RIFX is the same of big-endian machines.
+    declared = int.from_bytes(wav[4:8], "big" if wav.startswith(b"RIFX") else "little")
     if declared not in UNKNOWN_RIFF_SIZES and declared + 8 > len(wav):
         raise WavError(f"is cut short: {len(wav)} of {declared + 8} bytes")
     if not len(samples):
