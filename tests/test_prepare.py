@@ -234,6 +234,11 @@ def test_a_clip_may_be_a_wav_of_a_big_endian_machine(tmp_path, out):
     assert task.sha256 == expected.sha256
 
 
+def test_a_folder_whose_name_only_looks_like_a_number_is_ignored(tmp_path, out):
+    files = task_files() | {"\u00b2/train/0.wav": wav()}
+    assert prepare_task(write_folder(tmp_path / "f", files), TASK, 16000, out, 1).clips
+
+
 def test_missing_clips_are_counted_and_the_first_five_named(tmp_path, out):
     files = {name: content for name, content in task_files().items() if "/valid/" not in name}
     refused(

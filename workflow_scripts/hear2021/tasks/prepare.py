@@ -92,7 +92,7 @@ def _prepare(
         for path, read in contents(source, task):
             if len(path.parts) == 1 and path.suffix in {".json", ".csv"}:
                 texts[path.name] = read()
-            elif len(path.parts) > 2 and path.parts[0].isdigit():
+            elif len(path.parts) > 2 and path.parts[0].isdecimal():
                 spool.offer(int(path.parts[0]), str(path.relative_to(path.parts[0])), read)
         spool.finish()
         if not texts and not spool.clips:
