@@ -196,7 +196,8 @@ class MobileNetEmbedder(nn.Module):
     ) -> Tensor:
         """Return the vectors [n_sounds, n_windows, size] of the windows of a few seconds."""
         half = self.precision == "half" and self.device.type == "cuda"
-        with _float32_products:
+        # A program may train under autocast what it puts behind the model.
+        with _float32_products, torch.autocast(self.device.type, enabled=False):
             mels = self.frontend.windows(audio, length, step, half=half, lengths=lengths)
             mels = mels.flatten(0, 1)
             found = {"mels": mels.mean(-1)}

@@ -214,6 +214,20 @@ def test_a_program_that_changes_torchs_default_type_gets_the_same_embeddings(wei
     assert all(map(torch.equal, found, expected))
 
 
+def test_a_program_under_autocast_gets_the_same_embeddings(model):
+    audio = noise(2, 16000)
+    expected = (
+        module.get_scene_embeddings(audio, model),
+        *module.get_timestamp_embeddings(audio, model),
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        found = (
+            module.get_scene_embeddings(audio, model),
+            *module.get_timestamp_embeddings(audio, model),
+        )
+    assert all(map(torch.equal, found, expected))
+
+
 @pytest.mark.parametrize("cast", [nn.Module.half, nn.Module.double])
 def test_a_model_that_was_cast_says_so(model, cast):
     with pytest.raises(TypeError, match=r"was made torch\.float\d+; leave it as load_model"):
