@@ -58,5 +58,5 @@ def waveform(audio: Tensor, device: torch.device) -> Tensor:
 
 def on_device(numbers: Sequence[int], device: torch.device) -> Tensor:
     """Return whole numbers as an int64 tensor on a device; without waiting for a GPU."""
-    here = torch.tensor(numbers, pin_memory=device.type == "cuda")
+    here = torch.tensor(numbers, device="cpu", pin_memory=device.type == "cuda")
     return here.to(device, non_blocking=True)

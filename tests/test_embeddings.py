@@ -418,7 +418,7 @@ def test_rows_come_from_a_gpu_when_it_has_its_next_batch(monkeypatch):
             yield [i], torch.full((2, 3), float(i))
 
     empty = torch.empty
-    monkeypatch.setattr(torch, "empty", lambda shape, dtype, pin_memory: empty(shape, dtype=dtype))
+    monkeypatch.setattr(torch, "empty", lambda shape, pin_memory, **of: empty(shape, **of))
     monkeypatch.setattr(torch.cuda, "Event", lambda blocking: Event())
     for batch, rows, finite in device_pipeline._on_host(computed(), torch.device("cuda")):
         happened.append(f"written {batch[0]}")
@@ -428,6 +428,20 @@ def test_rows_come_from_a_gpu_when_it_has_its_next_batch(monkeypatch):
         *("computed 0", "computed 1", "waited", "written 0"),
         *("computed 2", "waited", "written 1", "waited", "written 2"),
     ]
+
+
+def test_rows_come_from_a_gpu_to_the_cpu_though_a_module_has_set_torchs_default_device(monkeypatch):
+    with torch.device("meta"):
+        assert torch.empty(1).is_meta  # torch remembers, before it is patched, what makes tensors
+    nothing = SimpleNamespace(record=lambda: None, synchronize=lambda: None)
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda shape, pin_memory, **of: empty(shape, **of))
+    monkeypatch.setattr(torch.cuda, "Event", lambda blocking: nothing)
+    computed = [(make_task(MIXED).clips[:1], torch.ones(1, 3))]
+    with torch.device("meta"):
+        ((_, rows, finite),) = device_pipeline._on_host(computed, torch.device("cuda"))
+    assert finite
+    assert rows.tolist() == [[1.0, 1.0, 1.0]]
 
 
 def test_a_gpu_is_sent_its_next_audio_before_it_computes_on_what_it_has(monkeypatch):

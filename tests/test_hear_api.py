@@ -267,6 +267,13 @@ def test_sounds_of_other_lengths_in_a_batch_have_the_embeddings_of_each_alone(em
         torch.testing.assert_close(together[i], alone, rtol=1e-4, atol=1e-4)
 
 
+def test_sounds_of_other_lengths_go_together_whatever_torchs_default_device_is(embedder):
+    audio = noise(2, 16100)
+    expected = embedder.scene(audio, lengths=[16001, 16100])
+    with torch.device("meta"):
+        assert torch.equal(embedder.scene(audio, lengths=[16001, 16100]), expected)
+
+
 def test_the_shortest_sound_of_a_batch_is_the_one_that_is_too_short(embedder):
     audio = noise(3, 600)
     with pytest.raises(AudioError, match="500 samples, too short"):

@@ -209,7 +209,8 @@ def _on_host(
     def fetched() -> Iterator[tuple[list[Clip], list[torch.Tensor], torch.cuda.Event]]:
         for batch, matrix in computed:
             here = [
-                torch.empty(there.shape, dtype=there.dtype, pin_memory=True).copy_(
+                # "cpu" is said, for a module may have set another device as torch's default.
+                torch.empty(there.shape, dtype=there.dtype, device="cpu", pin_memory=True).copy_(
                     there, non_blocking=True
                 )
                 for there in (matrix, _all_finite(matrix))
