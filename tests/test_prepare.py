@@ -319,6 +319,14 @@ def test_an_unsafe_member_is_refused_by_name(tmp_path, out, bad):
     refused(archive, out, rf"a\.tar: refusing the (link|member) '{bad.name}'.*do not use it")
 
 
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
+def test_a_clip_that_is_a_link_is_refused_with_how_to_pack_the_clip_itself(tmp_path, out, kind):
+    archive = write_archive(tmp_path / "a.tar", task_files(), mode="w")
+    with tarfile.open(archive, "a") as opened:
+        opened.addfile(member(f"tasks/{TASK}/16000/test/again.wav", kind, "0.wav"))
+    refused(archive, out, r"the link .*pack the file itself \(GNU tar: --deref.* --hard-deref")
+
+
 def test_a_member_that_comes_twice_is_refused(tmp_path, out):
     archive = write_archive(tmp_path / "a.tar", task_files(), mode="w")
     with tarfile.open(archive, "a") as opened:

@@ -113,10 +113,13 @@ def _refuse_unsafe(member: tarfile.TarInfo, source: Path) -> None:
     path = PurePosixPath(member.name)
     plain = member.isdir() or (member.isreg() and not member.issparse())
     if path.is_absolute() or ".." in path.parts or not plain:
-        kind = "link" if member.issym() or member.islnk() else "member"
+        kind, remedy = "member", "pack it again without this one"
+        if member.issym() or member.islnk():
+            kind = "link"
+            remedy = "pack the file itself (GNU tar: --dereference --hard-dereference)"
         raise TaskError(
             f"{source}: refusing the {kind} {member.name!r}. A task's archive holds plain files "
-            f"and folders under its own root; do not use it, or pack it again without this one"
+            f"and folders under its own root; do not use it, or {remedy}"
         )
 
 
