@@ -211,6 +211,30 @@ def test_other_weights_embed_again(folder):
     assert {"fetch_checkpoint", "embed", "evaluate"} <= set(planned_jobs(folder, PAIR))
 
 
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_a_failed_job_did_not_make_again_stays_to_be_made(folder, killed):
+    if killed:
+        kill = "import os; os.kill(os.getpid(), 9)"
+        replace(folder / "rules/lifecycle.smk", r"LIFECYCLE\.report_unfinished\(\)", kill)
+    (folder / "broken.pt").write_bytes(b"no weights")
+    change_config(folder, weights={"mn04_seeded": "broken.pt"})
+    assert snakemake(folder, "-j2", PAIR).returncode != 0
+    assert (folder / PAIR).exists()  # of the weights of before
+    snakemake(folder, "--unlock")
+    assert {"embed", "evaluate"} <= set(planned_jobs(folder, PAIR))
+
+
+def test_a_report_of_an_unfinished_run_is_made_again_though_no_score_has_changed(folder):
+    means, own = "results/mini/tables/means.csv", folder / "mine.tar.gz"
+    change_config(folder, variants=["mn04_seeded_e1"], tasks=[TASK])
+    assert snakemake(folder, "-j2", means).returncode == 0
+    own.write_bytes(b"no archive")
+    change_config(folder, tasks=[TASK, "mini_pitch"], task_sources={"mini_pitch": own.name})
+    assert snakemake(folder, "-j2", means).returncode != 0
+    change_config(folder, tasks=[TASK], task_sources={})
+    assert planned_jobs(folder, means)["aggregate"] == 1
+
+
 def test_other_task_data_are_prepared_and_embedded_again(folder):
     shutil.copy(folder / f"results/scratch/archives/{TASK}.tar.gz", folder / "mine.tar.gz")
     change_config(folder, task_sources={TASK: "mine.tar.gz"})

@@ -1,12 +1,14 @@
 """A run from its first check to its summary: what the handlers of rules/lifecycle.smk call."""
 
 import json
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
+from snakemake.persistence import RECORD_FORMAT_VERSION, MetadataRecord
 
 from workflow_scripts.hear2021.evaluation.kept_scores import forget_kept_scores
 from workflow_scripts.hear2021.evaluation.results import test_score
@@ -61,6 +63,8 @@ class Lifecycle:
         if slurm is not None:
             self._prepare_slurm(slurm, jobs)
             running = partial(running_jobs, slurm.jobname_prefix, Path.cwd())
+        # Before a job fails that they wait for: this run may be killed and not come to its end.
+        self._unrecord(job for job in jobs if self._is_to_be_scored_anew(job))
         self._messages.begin({job.jobid: _planned_job(dag, job) for job in jobs}, running)
         if not self._workflow.output_settings.verbose:
             for handler in logger.handlers:
@@ -71,6 +75,12 @@ class Lifecycle:
     def report_unfinished(self) -> None:
         """Make the tables and figures of a run that did not finish."""
         left = list(self._workflow.dag.needrun_jobs())
+        self._unrecord(
+            job
+            for job in left
+            if job.rule.name in unfinished.REPORT_RULES
+            or not all(Path(file).exists() for file in job.output)
+        )
         reasons = self._messages.reasons()
         pairs = [
             (job.wildcards.variant, job.wildcards.task)
@@ -101,6 +111,33 @@ class Lifecycle:
         table = RESULTS / self._run.benchmark / "performance.csv"
         performance.write_performance(rows, table)
         logger.info(self._messages.summary(rows, table))
+
+    def _is_to_be_scored_anew(self, job: Any) -> bool:
+        """Return whether a job evaluates embeddings that are made in this run."""
+        dag = self._workflow.dag
+        return job.rule.name in progress.EVALUATION_RULES and any(
+            map(dag.needrun, dag.dependencies[job])
+        )
+
+    def _unrecord(self, jobs: Iterable[Any]) -> None:
+        """Have the output of these jobs be made again, by this run or the next.
+
+        Snakemake records a failed job as it does a finished one. With its output gone and no change
+        since, the next run would take the scores of before for those of now. And a report that is
+        older than its scores it takes for finished if they are those that it recorded with it.
+        """
+        if not self._workflow.execution_settings.keep_metadata:
+            return
+        persistence = self._workflow.persistence
+        for job in jobs:
+            is_report = job.rule.name in unfinished.REPORT_RULES
+            for file in job.output:
+                record = persistence.metadata(file) or (MetadataRecord() if is_report else None)
+                if record is None:
+                    continue
+                record.record_format_version = RECORD_FORMAT_VERSION
+                record.params, record.input_checksums = ["unfinished"], {}
+                persistence._write_record(persistence._get_key(file), record)
 
     def _slurm_settings(self) -> Any:
         """Return the settings of the SLURM executor, or None if the run stays on this machine."""
