@@ -178,14 +178,16 @@ def task_source(wildcards):
 
 
 def report_files(wildcards):
-    """Tables, figures and claims of the run, and of the published scores."""
+    """Tables, figures and claims of the run, and of the published scores: all, for of a job's files
+    Snakemake misses only those that are asked for."""
+    tables = ["scores", "normalised", "means", "leaderboard_row", "missing"]
     return [
         f"results/{benchmark}/{file}"
         for benchmark, report in REPORTS.items()
         for file in [
             "claims.md",
-            "tables/means.csv",
-            *(f"figures/{name}.svg" for name in report.figures),
+            *(f"tables/{name}.csv" for name in tables),
+            *(f"figures/{name}.{kind}" for name in report.figures for kind in ("png", "svg")),
         ]
     ]
 

@@ -289,6 +289,17 @@ def test_lost_scores_are_made_from_the_embeddings_that_are_there(folder):
     assert set(planned_jobs(folder, PAIR)) - {"total"} == {"evaluate"}
 
 
+def test_every_lost_file_of_a_report_is_made_again(folder):
+    change_config(folder, variants=["mn04_seeded_e1"], tasks=[TASK], grid_points=1)
+    assert snakemake(folder, "-j2").returncode == 0
+    assert planned_jobs(folder) == {}
+    report = folder / "results/mini"
+    for file in [*report.glob("tables/*"), *report.glob("figures/by_task.*"), report / "claims.md"]:
+        aside = file.rename(folder / "aside")
+        assert "all" in planned_jobs(folder), file
+        aside.rename(file)
+
+
 def test_other_models_in_a_figure_draw_it_again(folder):
     assert planned_jobs(folder, FIGURE) == {}
     models = ["mn40_as_ext_e1_l", "mn40_as_ext_e1_l_mels"]
