@@ -200,6 +200,16 @@ def test_a_pass_of_whose_saved_rows_some_are_gone_begins_again(tmp_path, monkeyp
     assert (tmp_path / "l-e1.npy").read_bytes() == (tmp_path / "whole/l-e1.npy").read_bytes()
 
 
+def test_a_manifest_tells_other_rows_whatever_is_known_of_them(tmp_path):
+    task, other = make_task(MIXED), SumsOfSamples()
+    other.scene = lambda audio: audio[:, :3]  # type: ignore[method-assign]
+    contents = []
+    for embedder in (SumsOfSamples(), SumsOfSamples(), other):
+        run(task, embedder, tmp_path)
+        contents.append((tmp_path / "l-e1.json").read_bytes())
+    assert contents[0] == contents[1] != contents[2]
+
+
 def test_a_slow_disk_is_written_to_while_the_next_batches_are_computed(tmp_path, monkeypatch):
     happened = []
 

@@ -5,6 +5,7 @@ they are. Rows follow the clips ordered by length (equal lengths make full batch
 their order in the task, so the layout follows from the task and no per-clip index is stored.
 """
 
+import hashlib
 import itertools
 import json
 import os
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from tqdm import tqdm
@@ -32,6 +34,7 @@ from workflow_scripts.hear2021.embedding.row_file import (
 from workflow_scripts.hear2021.tasks.task import Clip, Task
 
 SECONDS_BETWEEN_SAVES = 30.0
+SAMPLED_ROWS = 1024
 
 
 @dataclass
@@ -59,8 +62,8 @@ def embed_task(
         task: the task at the embedder's sample rate.
         embedder: gives all features in one pass.
         embeddings: the .npy file to write, float32 (n_rows, sum of the feature sizes).
-        manifest: the .json file to write; equal for equal `identity`, but for which others were
-            there before it (`planning.existing_files`).
+        manifest: the .json file to write; equal for equal `identity` and rows, but for which others
+            were there before it (`planning.existing_files`).
         identity: what the numbers depend on (weights, front end, task data, versions).
 
     Returns:
@@ -87,6 +90,7 @@ def embed_task(
                     "identity": identity,
                     "features": _columns(_sizes(task, embedder)),
                     "rows": saved.rows,
+                    "sample_sha256": _sample_sha256(embeddings),
                     "times_ms": saved.times_ms or None,
                     "made_after": [
                         parts for parts in existing_files(manifest.parent) if parts != manifest.stem
@@ -146,6 +150,16 @@ def _embed(task: Task, embedder: Embedder, part: Path, identity: dict[str, Any])
         / seconds,
         "resumed_at_clip": resumed,
     }
+
+
+def _sample_sha256(embeddings: Path) -> str:
+    """Return a hash of some rows, for Snakemake compares the manifest and not the matrix.
+
+    What `identity` does not know, such as what a module imports, changes all rows.
+    """
+    matrix = np.load(embeddings, mmap_mode="r")
+    every = -(-len(matrix) // SAMPLED_ROWS)
+    return hashlib.sha256(np.ascontiguousarray(matrix[::every]).data).hexdigest()
 
 
 def _sizes(task: Task, embedder: Embedder) -> dict[str, int]:
