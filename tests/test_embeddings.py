@@ -17,6 +17,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from hear_mn.audio import AudioError
+from hear_mn.checkpoints import checkpoint
 from workflow_scripts import embed as script
 from workflow_scripts.embed import near_audio
 from workflow_scripts.hear2021.embedding import (
@@ -543,3 +544,19 @@ def test_a_module_may_change_the_working_directory(tmp_path, monkeypatch):
         "mn04_seeded", Path("weights.json"), Path("task.json"), "l-e1", "half", threads, *written
     )
     assert all((tmp_path / path).is_file() for path in written)
+
+
+def test_models_of_one_package_are_told_apart(tmp_path, monkeypatch):
+    monkeypatch.setattr(script, "load_embedder", lambda *arguments, **options: SumsOfSamples())
+    monkeypatch.setattr(Task, "load", lambda folder: make_task(MIXED))
+    weights, task = tmp_path / "weights.json", tmp_path / "task.json"
+    known = {"path": None, "sha256": None, "version": "1.0", "code": "of the whole package"}
+    weights.write_text(json.dumps(known))
+    written = [tmp_path / name for name in ("l-e1.npy", "l-e1.json", "performance.json")]
+    identities = []
+    for module in ("models.base", "models.large"):
+        row = replace(checkpoint("mn04_seeded"), source="module", module=module)
+        monkeypatch.setattr(script, "checkpoint_row", lambda name, row=row: row)
+        script.embed("mine", weights, task, "l-e1", "half", torch.get_num_threads(), *written)
+        identities.append(json.loads(written[1].read_text())["identity"])
+    assert identities[0] != identities[1]

@@ -79,6 +79,7 @@ def embed(
             "stage_version": versions.EMBED,
             "checkpoint": checkpoint,
             "weights_sha256": found["sha256"],
+            "module": row.module,
             "module_version": found.get("version"),
             "module_code": found.get("code"),
             "front_end": row.front_end,
