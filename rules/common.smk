@@ -144,6 +144,11 @@ def protocol(device):
     }
 
 
+def report_numbers():
+    """What the scores of a report were made with, and its version: as of `protocol`, one parameter."""
+    return {"grid_points": RUN.grid_points, "seeds": RUN.seeds, "version": versions.REPORT}
+
+
 def gpu_job_threads(wildcards):
     """An even share of the cores a GPU; without a GPU one job on all cores.
 

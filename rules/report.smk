@@ -50,15 +50,13 @@ rule aggregate:
     params:
         variants=lambda wildcards: REPORTS[wildcards.benchmark].variants,
         tasks=lambda wildcards: REPORTS[wildcards.benchmark].tasks,
-        grid_points=RUN.grid_points,
-        seeds=RUN.seeds,
+        numbers=report_numbers(),
         content=report_content,
-        version=versions.REPORT,
     message:
         "Tables of {wildcards.benchmark}"
     shell:
         "python -m workflow_scripts.aggregate --variants {params.variants:q} --tasks {params.tasks}"
-        " --grid-points {params.grid_points} --seeds {params.seeds}"
+        " --grid-points {params.numbers[grid_points]} --seeds {params.numbers[seeds]}"
         " --score-folder results/scores --scores {output.scores} --normalised {output.normalised}"
         " --means {output.means} --leaderboard-row {output.leaderboard_row}"
         " --missing {output.missing} --log {log}"

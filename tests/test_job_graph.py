@@ -173,6 +173,15 @@ def test_a_raised_stage_version_repeats_that_stage_and_what_follows(folder, stag
     assert set(jobs) - {"total"} == repeated
 
 
+def test_a_raised_version_of_reports_repeats_tables_whatever_numbers_the_run_has(folder):
+    means = "results/published/tables/means.csv"
+    change_config(folder, grid_points=versions.REPORT + 1, seeds=versions.REPORT)
+    assert snakemake(folder, "-j1", means).returncode == 0
+    path = folder / "workflow_scripts/hear2021/run/versions.py"
+    replace(path, r"\bREPORT = \d+", f"REPORT = {versions.REPORT + 1}")
+    assert planned_jobs(folder, means)["aggregate"] == 1
+
+
 def test_a_changed_command_of_a_rule_repeats_nothing_with_the_triggers_of_the_profile(
     folder, repository
 ):
