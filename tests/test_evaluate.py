@@ -5,6 +5,7 @@ import statistics
 
 import pytest
 import torch
+from filelock import FileLock
 
 from tests.benchmarks.evaluation import SIZE, made_files
 from tests.benchmarks.inputs import scene_embeddings
@@ -43,3 +44,15 @@ def test_an_evaluation_says_its_threads_and_keeps_to_them(pair, tmp_path):
     evaluate(pair.variant, pair.task_json, [pair.manifest], 1, 1, "cpu", 1, scores)
     assert torch.get_num_threads() == 1
     assert json.loads(scores.read_text())["provenance"]["threads"] == 1
+
+
+def test_two_writers_of_one_score_are_refused(pair, tmp_path):
+    scores = tmp_path / "scores.json"
+    arguments = pair.variant, pair.task_json, [pair.manifest], 1, 1, "cpu", 1, scores
+    with (
+        FileLock(tmp_path / ".scores.json.lock"),
+        pytest.raises(RuntimeError, match=r"another process is writing .*scancel"),
+    ):
+        evaluate(*arguments)
+    evaluate(*arguments)
+    assert list(tmp_path.iterdir()) == [scores]

@@ -4,12 +4,14 @@ import math
 import os
 import statistics
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from filelock import FileLock, Timeout
 
 from hear_mn.variants import parse_variant
 from hear_mn.whole import write_json_whole
@@ -51,6 +53,9 @@ def evaluate(
         device: `gpu` trains all grid points at once on a GPU, if this machine has one.
         threads: CPU threads; another number may take training another way in the last digits.
         scores: the file to write, in the schema of heareval's test.predicted-scores.json.
+
+    Raises:
+        RuntimeError: if another process is at it, whose scores would come after these.
     """
     keep_freed_memory()
     torch.set_num_threads(min(threads, len(os.sched_getaffinity(0))))
@@ -65,17 +70,33 @@ def evaluate(
         "evaluation_device": device,
         "threads": torch.get_num_threads(),
     }
-    kept = kept_scores(variant, manifests, request)
-    if kept is not None:
-        write_json_whole(scores, kept, indent=4)
-        return
-    with claimed_device() if device == "gpu" else nullcontext(torch.device("cpu")) as claimed:
-        scored = _evaluate(embedded, request, claimed)
-    write_json_whole(scores, scored, indent=4)
+    with _only_writer(scores):
+        kept = kept_scores(variant, manifests, request)
+        if kept is not None:
+            write_json_whole(scores, kept, indent=4)
+            return
+        with claimed_device() if device == "gpu" else nullcontext(torch.device("cpu")) as claimed:
+            scored = _evaluate(embedded, request, claimed)
+        write_json_whole(scores, scored, indent=4)
+        try:
+            keep_scores(variant, manifests, request, scored)
+        except OSError as error:  # a full disk, say; the scores themselves are written
+            print(f"no second copy of the scores is kept: {error}", flush=True)
+
+
+@contextmanager
+def _only_writer(scores: Path) -> Iterator[None]:
+    lock = scores.with_name(f".{scores.name}.lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
     try:
-        keep_scores(variant, manifests, request, scored)
-    except OSError as error:  # a full disk, say; the scores themselves are written
-        print(f"no second copy of the scores is kept: {error}", flush=True)
+        with FileLock(lock, timeout=0):
+            yield
+            lock.unlink(missing_ok=True)
+    except Timeout as error:
+        raise RuntimeError(
+            f"another process is writing {scores}: a job of an earlier run that is still going? "
+            f"Cancel it (kill, scancel) or wait for it, then start again"
+        ) from error
 
 
 def _evaluate(
