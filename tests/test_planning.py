@@ -9,6 +9,7 @@ from workflow_scripts.hear2021.embedding.planning import (
     embedding_files,
     existing_files,
     features_of,
+    files_before,
 )
 
 E1_L = parse_variant("mn40_as_ext_e1_l")
@@ -51,6 +52,15 @@ def test_files_are_in_the_order_they_were_made_in_whatever_their_dates(tmp_path)
             before = made[: made.index(name)]
             (folder / f"{name}.json").write_text(json.dumps({"made_after": before}))
         assert existing_files(folder) == made
+
+
+def test_files_that_are_made_again_keep_their_order(tmp_path):
+    made = ["mels", "l-e1", "all_se"]
+    for name in [*made, *made[::-1]]:
+        manifest = tmp_path / f"{name}.json"
+        manifest.unlink(missing_ok=True)
+        manifest.write_text(json.dumps({"made_after": files_before(name, tmp_path)}))
+    assert existing_files(tmp_path) == made
 
 
 def test_a_newer_file_does_not_take_the_place_of_an_older_one():

@@ -24,7 +24,7 @@ from hear_mn.embedding import Embedder
 from hear_mn.whole import write_json_whole
 from workflow_scripts.hear2021.embedding.device_pipeline import embedded_batches
 from workflow_scripts.hear2021.embedding.embedded_task import EmbeddingError, clips_by_length
-from workflow_scripts.hear2021.embedding.planning import existing_files
+from workflow_scripts.hear2021.embedding.planning import files_before
 from workflow_scripts.hear2021.embedding.row_file import (
     RowWriter,
     has_rows,
@@ -63,7 +63,7 @@ def embed_task(
         embedder: gives all features in one pass.
         embeddings: the .npy file to write, float32 (n_rows, sum of the feature sizes).
         manifest: the .json file to write; equal for equal `identity` and rows, but for which others
-            were there before it (`planning.existing_files`).
+            were there before it (`planning.files_before`).
         identity: what the numbers depend on (weights, front end, task data, versions).
 
     Returns:
@@ -92,9 +92,7 @@ def embed_task(
                     "rows": saved.rows,
                     "sample_sha256": _sample_sha256(embeddings),
                     "times_ms": saved.times_ms or None,
-                    "made_after": [
-                        parts for parts in existing_files(manifest.parent) if parts != manifest.stem
-                    ],
+                    "made_after": files_before(manifest.stem, manifest.parent),
                 },
             )
             _progress_file(part).unlink()

@@ -30,11 +30,24 @@ def existing_files(folder: Path) -> list[str]:
 
     By what each manifest says was there before it, which no copy and no touch changes.
     """
-    made_after = {
+    made_after = _made_after(folder)
+    return sorted(made_after, key=lambda parts: (len(made_after[parts]), parts))
+
+
+def files_before(parts: str, folder: Path) -> list[str]:
+    """Return what the manifest of `parts` is to say was there before it.
+
+    One that is made again keeps its place: the others that name it are still those after it.
+    """
+    made_after = _made_after(folder)
+    return [other for other in existing_files(folder) if parts not in {other, *made_after[other]}]
+
+
+def _made_after(folder: Path) -> dict[str, list[str]]:
+    return {
         path.stem: json.loads(path.read_text()).get("made_after", [])
         for path in folder.glob("[!.]*.json")
     }
-    return sorted(made_after, key=lambda parts: (len(made_after[parts]), parts))
 
 
 def embedding_files(
