@@ -233,6 +233,18 @@ def test_what_a_failed_job_did_not_make_again_stays_to_be_made(folder, killed):
     assert {"embed", "evaluate"} <= set(planned_jobs(folder, PAIR))
 
 
+def test_after_ctrl_c_while_tables_are_made_the_same_command_goes_on(folder):
+    interrupt = "[ -e told ] || (touch told; kill -INT $PPID; sleep 9); "
+    command = "python -m workflow_scripts.aggregate"
+    with (folder / "Snakefile").open("a") as snakefile:  # where tests run in the background
+        snakefile.write("import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n")
+    replace(folder / "rules/report.smk", command, interrupt + command)
+    means = "results/published/tables/means.csv"
+    assert snakemake(folder, "-j1", means).returncode != 0
+    assert (folder / means).exists()
+    assert planned_jobs(folder, means)["aggregate"] == 1
+
+
 def test_a_report_of_an_unfinished_run_is_made_again_though_no_score_has_changed(folder):
     means, own = "results/mini/tables/means.csv", folder / "mine.tar.gz"
     change_config(folder, variants=["mn04_seeded_e1"], tasks=[TASK])

@@ -132,7 +132,10 @@ class Lifecycle:
         for job in jobs:
             is_report = job.rule.name in unfinished.REPORT_RULES
             for file in job.output:
-                record = persistence.metadata(file) or (MetadataRecord() if is_report else None)
+                record = persistence.metadata(file)
+                if is_report:
+                    persistence.cleanup_metadata(file)  # else half done, if it was being made
+                    record = MetadataRecord()
                 if record is None:
                     continue
                 record.record_format_version = RECORD_FORMAT_VERSION
