@@ -211,6 +211,28 @@ def test_a_manifest_tells_other_rows_whatever_is_known_of_them(tmp_path):
     assert contents[0] == contents[1] != contents[2]
 
 
+def test_a_pass_that_ends_early_does_not_wait_for_what_is_read_ahead(monkeypatch):
+    # Where the collector ends it, another thread may be starting; a thread's end waits for that.
+    task, calls, released = make_task(MIXED), itertools.count(), threading.Event()
+    read = Task.read
+
+    def slow(task, clips, out):
+        read(task, clips, out)
+        if next(calls):
+            released.wait(20)
+
+    monkeypatch.setattr(Task, "read", slow)
+    monkeypatch.setattr(
+        device_pipeline, "CPU_FEED", replace(device_pipeline.CPU_FEED, batch_clips=1)
+    )
+    pieces = device_pipeline._read_ahead(task, clips_by_length(task), SumsOfSamples())
+    next(pieces)
+    before = time.monotonic()
+    pieces.close()
+    released.set()
+    assert time.monotonic() - before < 10
+
+
 def test_a_slow_disk_is_written_to_while_the_next_batches_are_computed(tmp_path, monkeypatch):
     happened = []
 

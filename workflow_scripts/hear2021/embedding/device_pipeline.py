@@ -99,7 +99,8 @@ def _read_ahead(task: Task, clips: Sequence[Clip], embedder: Embedder) -> Iterat
         task.read(batch[start:stop], audio.numpy())
         return Piece(batch, start, audio)
 
-    with ThreadPoolExecutor(max_workers=feed.readers) as executor:
+    executor = ThreadPoolExecutor(max_workers=feed.readers)
+    try:
         ahead: deque[Future[Piece]] = deque()
         for batch in _batches(task, clips, embedder):
             size = max(1, int(feed.piece_seconds * task.sample_rate / batch[-1].n_samples))
@@ -110,6 +111,10 @@ def _read_ahead(task: Task, clips: Sequence[Clip], embedder: Embedder) -> Iterat
                     yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
+    finally:
+        # Not waited for: of a pass that failed the collector ends this, where it may hold a lock
+        # that a thread takes to end (Python's, while another thread is being started).
+        executor.shutdown(wait=False, cancel_futures=True)
 
 
 def _feed(device: torch.device) -> Feed:
