@@ -183,8 +183,10 @@ def task_source(wildcards):
 
 
 def report_files(wildcards):
-    """Tables, figures and claims of the run, and of the published scores: all, for of a job's files
-    Snakemake misses only those that are asked for."""
+    """Tables, figures and claims of the run, and of the published scores.
+
+    All files of their jobs, for Snakemake misses only those that are asked for.
+    """
     tables = ["scores", "normalised", "means", "leaderboard_row", "missing"]
     return [
         f"results/{benchmark}/{file}"

@@ -95,7 +95,8 @@ def _only_writer(scores: Path) -> Iterator[None]:
     except Timeout as error:
         raise RuntimeError(
             f"another process is writing {scores}: a job of an earlier run that is still going? "
-            f"Cancel it (kill, scancel) or wait for it, then start again"
+            f"Cancel it (kill, scancel) or wait for it, then start again. If there is none (a node "
+            f"that crashed), delete {lock}"
         ) from error
 
 

@@ -100,7 +100,8 @@ def embed_task(
     except Timeout as error:
         raise EmbeddingError(
             f"another process is writing {embeddings}: a job of an earlier run that is still "
-            f"going? Cancel it (squeue, scancel) or wait for it, then start again"
+            f"going? Cancel it (squeue, scancel) or wait for it, then start again. If there is "
+            f"none (a node that crashed), delete {lock}"
         ) from error
     return performance
 
