@@ -33,6 +33,7 @@ from workflow_scripts.hear2021.embedding.embedded_task import (
     EmbeddingError,
     clips_by_length,
 )
+from workflow_scripts.hear2021.run import only_writer
 from workflow_scripts.hear2021.tasks.task import Clip, Task
 
 RATE = 32_000
@@ -347,7 +348,7 @@ def test_a_pass_that_ends_leaves_the_lock_of_the_next_writer(tmp_path, monkeypat
             super().__exit__(*exception)
             next_writer.acquire(timeout=0)
 
-    monkeypatch.setattr(embed_task_module, "FileLock", HandedOn)
+    monkeypatch.setattr(only_writer, "FileLock", HandedOn)
     run(make_task(MIXED), SumsOfSamples(), tmp_path)
     with next_writer, pytest.raises(Timeout):
         FileLock(path).acquire(timeout=0)

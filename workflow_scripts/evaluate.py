@@ -4,14 +4,12 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from filelock import FileLock, Timeout
 
 from hear_mn.variants import parse_variant
 from hear_mn.whole import write_json_whole
@@ -26,6 +24,7 @@ from workflow_scripts.hear2021.run.devices import (
     keep_freed_memory,
     memory_and_device,
 )
+from workflow_scripts.hear2021.run.only_writer import only_writer
 from workflow_scripts.hear2021.tasks.task import Task
 
 FIRST_SEED = 42
@@ -70,7 +69,7 @@ def evaluate(
         "evaluation_device": device,
         "threads": torch.get_num_threads(),
     }
-    with _only_writer(scores):
+    with only_writer(scores, RuntimeError):
         kept = kept_scores(variant, manifests, request)
         if kept is not None:
             write_json_whole(scores, kept, indent=4)
@@ -82,22 +81,6 @@ def evaluate(
             keep_scores(variant, manifests, request, scored)
         except OSError as error:  # a full disk, say; the scores themselves are written
             print(f"no second copy of the scores is kept: {error}", flush=True)
-
-
-@contextmanager
-def _only_writer(scores: Path) -> Iterator[None]:
-    lock = scores.with_name(f".{scores.name}.lock")
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(lock, timeout=0):
-            yield
-            lock.unlink(missing_ok=True)
-    except Timeout as error:
-        raise RuntimeError(
-            f"another process is writing {scores}: a job of an earlier run that is still going? "
-            f"Cancel it (kill, scancel) or wait for it, then start again. If there is none (a node "
-            f"that crashed), delete {lock}"
-        ) from error
 
 
 def _evaluate(

@@ -17,7 +17,6 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from hear_mn.embedding import Embedder
@@ -31,6 +30,7 @@ from workflow_scripts.hear2021.embedding.row_file import (
     open_rows,
     write_header,
 )
+from workflow_scripts.hear2021.run.only_writer import only_writer
 from workflow_scripts.hear2021.tasks.task import Clip, Task
 
 SECONDS_BETWEEN_SAVES = 30.0
@@ -76,33 +76,23 @@ def embed_task(
         raise EmbeddingError(
             f"{task.name} is at {task.sample_rate} Hz, the model wants {embedder.sample_rate} Hz"
         )
-    embeddings.parent.mkdir(parents=True, exist_ok=True)
     part = embeddings.with_name(f".{embeddings.name}.part")
-    lock = part.with_suffix(".lock")
-    try:
-        with FileLock(lock, timeout=0):
-            performance = _embed(task, embedder, part, identity)
-            saved = _read_progress(part, identity)
-            part.replace(embeddings)
-            write_json_whole(
-                manifest,
-                {
-                    "identity": identity,
-                    "features": _columns(_sizes(task, embedder)),
-                    "rows": saved.rows,
-                    "sample_sha256": _sample_sha256(embeddings),
-                    "times_ms": saved.times_ms or None,
-                    "made_after": files_before(manifest.stem, manifest.parent),
-                },
-            )
-            _progress_file(part).unlink()
-            lock.unlink(missing_ok=True)  # while it is held: released, it may be another's
-    except Timeout as error:
-        raise EmbeddingError(
-            f"another process is writing {embeddings}: a job of an earlier run that is still "
-            f"going? Cancel it (squeue, scancel) or wait for it, then start again. If there is "
-            f"none (a node that crashed), delete {lock}"
-        ) from error
+    with only_writer(embeddings, EmbeddingError):
+        performance = _embed(task, embedder, part, identity)
+        saved = _read_progress(part, identity)
+        part.replace(embeddings)
+        write_json_whole(
+            manifest,
+            {
+                "identity": identity,
+                "features": _columns(_sizes(task, embedder)),
+                "rows": saved.rows,
+                "sample_sha256": _sample_sha256(embeddings),
+                "times_ms": saved.times_ms or None,
+                "made_after": files_before(manifest.stem, manifest.parent),
+            },
+        )
+        _progress_file(part).unlink()
     return performance
 
 
