@@ -1,5 +1,6 @@
 """What the tests share: where the inputs that are not in the repository lie."""
 
+import itertools
 import os
 import re
 import shutil
@@ -32,6 +33,19 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def blocks_worthwhile(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Small layers as worthwhile to multiply in blocks, and blocks as the faster way."""
+    from workflow_scripts.hear2021.evaluation import products  # noqa: PLC0415 -- imports torch
+
+    seconds = itertools.count()  # of two ways: the one tried first takes less
+    monkeypatch.setattr(products, "_seconds", lambda work: next(seconds))
+    monkeypatch.setattr(products, "MULTIPLY_ADDS_WORTHWHILE", 0)
+    products.faster_in_blocks.cache_clear()
+    yield
+    products.faster_in_blocks.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -19,10 +19,10 @@ from workflow_scripts.hear2021.evaluation.adam import fastest_adam
 from workflow_scripts.hear2021.evaluation.dropout import draw_at_once
 from workflow_scripts.hear2021.evaluation.heareval_definitions import FullyConnectedPrediction
 from workflow_scripts.hear2021.evaluation.packing import PackedTask
+from workflow_scripts.hear2021.evaluation.products import TELLING_OUTPUTS, multiply_in_blocks
 from workflow_scripts.hear2021.evaluation.scoring import Postprocessing, Predictions, Scorer
 
 PROBE_ROWS = 64
-TELLING_OUTPUTS = 32  # of a layer: two orders of summing, tried once, can agree on fewer by chance
 
 Conf = dict[str, Any]
 """A grid point of heareval."""
@@ -113,7 +113,10 @@ def train(
     batches = packed.batches(data_split["train"], conf["batch_size"])
     (valid,) = data_split["valid"]
     if packed.device.type == "cpu":
-        lay_out_by_input(predictor, [*batches, *packed.batches([valid], conf["batch_size"])])
+        validation = packed.batches([valid], conf["batch_size"])
+        batch_sizes = {len(rows) for rows, _ in [*batches, *validation]}
+        lay_out_by_input(predictor, batch_sizes)
+        multiply_in_blocks(predictor, batch_sizes)
         n_rows = sum(len(rows) for rows, _ in batches)
         draw_at_once(predictor, n_rows * conf["hidden_dim"] * conf["hidden_layers"])
     optimizer = fastest_adam(
@@ -169,12 +172,10 @@ def new_predictor(packed: PackedTask, conf: Conf) -> FullyConnectedPrediction:
 
 
 @torch.no_grad()
-def lay_out_by_input(
-    predictor: FullyConnectedPrediction, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]
-) -> bool:
+def lay_out_by_input(predictor: FullyConnectedPrediction, n_rows: Iterable[int]) -> bool:
     """Lay out the first layer's weights by input instead of by output, if no bit changes.
 
-    For a predictor on a CPU.
+    For a predictor on a CPU, and batches of `n_rows`.
 
     autograd computes a gradient in the layout of its parameter. By output its rows are as long as
     an embedding, and a matrix product writes rows that are no multiple of a cache line's 16 values
@@ -187,7 +188,7 @@ def lay_out_by_input(
     first = _first_layer(predictor)
     shape, threads = (first.in_features, first.out_features), torch.get_num_threads()
     if first.out_features < TELLING_OUTPUTS or not all(
-        _sums_alike_by_input(n, *shape, threads) for n in {len(rows) for rows, _ in batches}
+        _sums_alike_by_input(n, *shape, threads) for n in n_rows
     ):
         return False
     first.weight.data = first.weight.t().contiguous().t()
