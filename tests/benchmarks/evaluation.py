@@ -145,17 +145,17 @@ def compare_throughput(
 
 
 def products_bound(compared: Comparison, files: EmbeddedFiles, grid_points: int) -> str:
-    """Say how fast a runner with the stock runner's digits can be at best, by torch's profiler.
+    """Say what matrix products take of our evaluation, and which ratio they leave at best.
 
-    It has to make the same matrix products. What they take in ours is a bound where they run at the
-    machine's full rate, which part `limits` shows.
+    For equal digits they have to be the stock runner's. What torch's profiler finds of them in ours
+    is a bound where they run at the machine's full rate, which part `limits` shows.
     """
     with torch.profiler.profile(acc_events=True) as profiler:
         evaluate(files.embedded, grid_points=grid_points)
     products = [
         call.self_cpu_time_total / 1e6
         for call in profiler.key_averages()
-        if call.key in ("aten::mm", "aten::addmm")
+        if call.key in ("aten::mm", "aten::addmm", "mkldnn::_linear_pointwise")
     ]
     bound = statistics.median(compared.stock) / sum(products)
     return (
