@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from hear_mn import bias_activation
+from hear_mn import bias_activation, mobilenet
 from hear_mn.architecture import SE_BLOCKS, feature_sizes
 from hear_mn.checkpoints import checkpoint, checkpoints, expected_shapes
 from hear_mn.mobilenet import MobileNet, activate_, depth, folded, halved
@@ -105,8 +105,11 @@ def test_only_the_layers_that_are_needed_run():
     assert depth([]) == 0
 
 
+@pytest.mark.parametrize("by_onednn", [True, False])
 @pytest.mark.parametrize("name", ["mn01_as", "mn04_as", "mn10_as", "mn10_as_fc_s2211"])
-def test_folding_batch_norms_changes_nothing(name):
+@torch.inference_mode()
+def test_folding_batch_norms_changes_nothing(name, by_onednn, monkeypatch):
+    monkeypatch.setattr(mobilenet, "ONEDNN_MULTIPLY_ADDS", 0 if by_onednn else 10**9)
     network = seeded_network(name)
     wanted = [feature for feature in checkpoint(name).feature_sizes if feature != "mels"]
     expected = network(LOG_MELS, wanted)
@@ -114,6 +117,35 @@ def test_folding_batch_norms_changes_nothing(name):
     for feature in wanted:
         scale = expected[feature].abs().max()
         assert (found[feature] - expected[feature]).abs().max() < 1e-5 * scale, feature
+
+
+def test_large_products_are_onednns_unless_they_need_gradients(monkeypatch):
+    shapes = []
+
+    def product(x, weight, bias):
+        shapes.append(x.numel() * len(weight))
+        return torch.nn.functional.linear(x, weight, bias)
+
+    monkeypatch.setattr(mobilenet, "onednn_linear", product)
+    monkeypatch.setattr(mobilenet, "ONEDNN", True)
+    network = folded(seeded_network("mn10_as"))
+    log_mels = torch.randn(2, 1, 128, 100)
+    network(log_mels, ["e1"])
+    assert not shapes
+    with torch.inference_mode():
+        network(log_mels, ["e1"])
+    assert shapes
+    assert min(shapes) >= mobilenet.ONEDNN_MULTIPLY_ADDS
+
+
+def test_a_value_that_is_not_a_number_goes_through_the_network(monkeypatch):
+    monkeypatch.setattr(mobilenet, "ONEDNN_MULTIPLY_ADDS", 0)
+    log_mels = LOG_MELS.clone()
+    log_mels[1, 0, 5, 5] = torch.nan
+    with torch.inference_mode():
+        embedded = folded(seeded_network("mn04_as"))(log_mels, ["e1"])["e1"]
+    assert embedded[0].isfinite().all()
+    assert embedded[1].isnan().any()
 
 
 def test_half_precision_stays_near_float32():
