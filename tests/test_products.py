@@ -1,5 +1,7 @@
 """A layer multiplied in blocks has the bits of torch's, or is left to torch."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -59,7 +61,8 @@ def test_a_networks_output_and_gradients_stay_the_same(by_input, training, block
         if by_input:
             net[0][0].weight.data = net[0][0].weight.t().contiguous().t()
         if in_blocks:
-            alike = [faster_in_blocks(90, *sizes, 1) for sizes in ((250, 70), (70, 400), (400, 40))]
+            of_layers = (250, 70, by_input), (70, 400, False), (400, 40, False)
+            alike = [faster_in_blocks(90, *of_layer, 1) for of_layer in of_layers]
             assert multiply_in_blocks(net, [90, 90]) == sum(alike)
             assert [type(net[0][0]), type(net[0][2]), type(net[1])] == [
                 BlockwiseLinear if layer else torch.nn.Linear for layer in alike
@@ -99,10 +102,13 @@ def of_a_wide_machine(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "mm", lambda a, b: product(a, b.t()))
 
 
-def test_a_layer_is_multiplied_in_blocks_where_no_bit_changes(monkeypatch, blocks_worthwhile):
+@pytest.mark.parametrize("by_input", [False, True])
+def test_a_layer_is_multiplied_in_blocks_where_no_bit_changes(
+    by_input, monkeypatch, blocks_worthwhile
+):
     of_a_wide_machine(monkeypatch)
     random_state = torch.get_rng_state()
-    assert faster_in_blocks(90, 250, 70, 1)
+    assert faster_in_blocks(90, 250, 70, by_input, 1)
     assert torch.equal(torch.get_rng_state(), random_state)
 
 
@@ -122,7 +128,7 @@ def test_a_bit_that_differs_is_noticed(which, monkeypatch, blocks_worthwhile):
         return summed
 
     monkeypatch.setattr(products, "product", another)
-    assert not faster_in_blocks(90, 250, 70, 1)
+    assert not faster_in_blocks(90, 250, 70, False, 1)
 
 
 @pytest.mark.parametrize(
@@ -132,10 +138,10 @@ def test_torch_multiplies_where_blocks_would_not_help(case, monkeypatch, blocks_
     of_a_wide_machine(monkeypatch)
     n_outputs = 31 if case == "too few outputs" else 70
     if case == "slower":
-        seconds = iter((2, 1))
+        seconds = itertools.count(100, step=-1)
         monkeypatch.setattr(products, "_seconds", lambda work: next(seconds))
     if case == "too little":
         monkeypatch.setattr(products, "MULTIPLY_ADDS_WORTHWHILE", 90 * 250 * 70 + 1)
     if case == "a processor without AVX-512":
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-    assert not faster_in_blocks(90, 250, n_outputs, 1)
+    assert not faster_in_blocks(90, 250, n_outputs, False, 1)

@@ -33,8 +33,8 @@ def multiply_in_blocks(predictor: torch.nn.Module, n_rows: Iterable[int]) -> int
     for parent in list(predictor.modules()):
         for name, layer in parent.named_children():
             if isinstance(layer, torch.nn.Linear):
-                sizes = layer.in_features, layer.out_features
-                in_blocks = {n for n in set(n_rows) if faster_in_blocks(n, *sizes, threads)}
+                of_layer = layer.in_features, layer.out_features, by_input(layer.weight), threads
+                in_blocks = {n for n in set(n_rows) if faster_in_blocks(n, *of_layer)}
                 if in_blocks:
                     setattr(parent, name, BlockwiseLinear(layer, in_blocks))
                     replaced += 1
@@ -73,11 +73,21 @@ class _Product(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
         rows, weight = ctx.saved_tensors
         of_rows = product(gradient, weight.t()) if ctx.needs_input_grad[0] else None
-        if weight.is_contiguous():  # a gradient is laid out as its parameter
-            of_weight = product(gradient.t(), rows.t())
-        else:
-            of_weight = product(rows.t(), gradient.t()).t()
-        return of_rows, of_weight, gradient.sum(0)
+        return of_rows, weight_gradient(rows, gradient, by_input(weight)), gradient.sum(0)
+
+
+def by_input(weight: torch.Tensor) -> bool:
+    """Return whether a layer's weights are laid out by input (`training.lay_out_by_input`)."""
+    return not weight.is_contiguous()
+
+
+def weight_gradient(
+    rows: torch.Tensor, gradient: torch.Tensor, laid_out_by_input: bool
+) -> torch.Tensor:
+    """Return the gradient of a layer's weights, laid out as they are."""
+    if laid_out_by_input:
+        return product(rows.t(), gradient.t()).t()
+    return product(gradient.t(), rows.t())
 
 
 def product(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
@@ -113,12 +123,14 @@ def blocks(k: int) -> Iterator[slice]:
 
 
 @cache
-def faster_in_blocks(n_rows: int, n_inputs: int, n_outputs: int, threads: int) -> bool:
+def faster_in_blocks(
+    n_rows: int, n_inputs: int, n_outputs: int, laid_out_by_input: bool, threads: int
+) -> bool:
     """Try whether a layer's products are torch's bit for bit, forward and backward, and faster.
 
     Args:
         n_rows: of a batch.
-        n_inputs, n_outputs: of the layer.
+        n_inputs, n_outputs, laid_out_by_input: of the layer.
         threads: of torch, by which its products can differ.
     """
     if (
@@ -133,16 +145,25 @@ def faster_in_blocks(n_rows: int, n_inputs: int, n_outputs: int, threads: int) -
         for shape in ((n_rows, n_inputs), (n_outputs, n_inputs), n_outputs, (n_rows, n_outputs))
     )
 
-    def torchs() -> list[torch.Tensor]:
-        forward = torch.addmm(bias, rows, weight.t())
-        return [forward, gradient.t().mm(rows), gradient.mm(weight)]
-
-    def in_blocks() -> list[torch.Tensor]:
-        forward = product(rows, weight, bias)
-        return [forward, product(gradient.t(), rows.t()), product(gradient, weight.t())]
-
-    alike = all(torch.equal(*pair) for pair in zip(torchs(), in_blocks(), strict=True))
-    return alike and _seconds(in_blocks) < _seconds(torchs)
+    laid_out = weight.t().contiguous().t() if laid_out_by_input else weight
+    products = [
+        (
+            lambda: torch.addmm(bias, rows, weight.t()),
+            lambda: product(rows, laid_out, bias),
+        ),
+        (
+            lambda: gradient.t().mm(rows),
+            lambda: weight_gradient(rows, gradient, laid_out_by_input),
+        ),
+        (
+            lambda: gradient.mm(weight),
+            lambda: product(gradient, laid_out.t()),
+        ),
+    ]
+    alike = all(torch.equal(by_torch(), in_blocks()) for by_torch, in_blocks in products)
+    return alike and sum(_seconds(in_blocks) for _, in_blocks in products) < sum(
+        _seconds(by_torch) for by_torch, _ in products
+    )
 
 
 def _seconds(work: Callable[[], Any]) -> float:
