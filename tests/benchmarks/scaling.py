@@ -20,6 +20,7 @@ from tests.benchmarks.machine import apart
 from workflow_scripts.hear2021.embedding.embed_task import embed_task
 from workflow_scripts.hear2021.embedding.embedded_task import EmbeddedTask
 from workflow_scripts.hear2021.evaluation.protocol import evaluate
+from workflow_scripts.hear2021.run.devices import keep_freed_memory
 from workflow_scripts.hear2021.tasks.task import Clip, Task
 
 GROWTH = (1, 4, 16)
@@ -150,6 +151,7 @@ def made_embeddings(kind: str, epochs: int, of: dict[str, int]) -> Any:
 def training_rate(clips: int, size: int, labels: int, epochs: int, threads: int) -> float:
     """Return the multiply-adds a second of an evaluation that trains one predictor."""
     torch.set_num_threads(threads)
+    keep_freed_memory()  # as an evaluation job does
     made = made_embeddings("scene", epochs, {"clips": 2 * clips, "size": size, "labels": labels})
     evaluate(made, grid_points=1)  # what a process does once
     started = time.perf_counter()
