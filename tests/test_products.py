@@ -76,7 +76,7 @@ def test_a_networks_output_and_gradients_stay_the_same(by_input, training, block
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
-def test_batches_of_sizes_not_tried_are_multiplied_by_torch(monkeypatch):
+def test_batches_and_layouts_not_tried_are_multiplied_by_torch(monkeypatch):
     monkeypatch.setattr(products, "faster_in_blocks", lambda n_rows, *_: n_rows == 90)
     net = network()
     assert multiply_in_blocks(net, [90, 91]) == 3
@@ -84,8 +84,11 @@ def test_batches_of_sizes_not_tried_are_multiplied_by_torch(monkeypatch):
     for n_rows in (89, 91):
         rows = torch.randn(n_rows, 250)
         assert torch.equal(net(rows), network()(rows))
+    layer, rows = net[0][0], torch.randn(90, 250)
     with pytest.raises(pytest.fail.Exception, match="in blocks"):
-        net(torch.randn(90, 250))
+        layer(rows)
+    layer.weight.data = layer.weight.t().contiguous().t()
+    torch.testing.assert_close(layer(rows), network()[0][0](rows))
 
 
 def test_layers_that_are_not_faster_in_blocks_stay(monkeypatch):

@@ -24,7 +24,7 @@ def multiply_in_blocks(predictor: torch.nn.Module, n_rows: Iterable[int]) -> int
 
     Args:
         predictor: its linear layers are replaced; their parameters stay.
-        n_rows: of the batches to come; of others all is multiplied as before.
+        n_rows: of the batches to come; those of other sizes are multiplied as before.
 
     Returns:
         How many layers were replaced.
@@ -46,17 +46,18 @@ class BlockwiseLinear(torch.nn.Linear):
 
     Attributes:
         n_rows: of the batches multiplied in blocks.
+        laid_out_by_input: how its weights lie as long as any are.
     """
 
     def __init__(self, layer: torch.nn.Linear, n_rows: Set[int]) -> None:
         # On this device torch's class draws no values, which the protocol would miss.
         super().__init__(layer.in_features, layer.out_features, device="meta")
         self.weight, self.bias = layer.weight, layer.bias
-        self.n_rows = n_rows
+        self.n_rows, self.laid_out_by_input = n_rows, by_input(layer.weight)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (n, in_features) to (n, out_features)."""
-        if len(x) not in self.n_rows:
+        if len(x) not in self.n_rows or by_input(self.weight) != self.laid_out_by_input:
             return super().forward(x)
         return _Product.apply(x, self.weight, self.bias)  # type: ignore[no-any-return]
 
@@ -134,7 +135,8 @@ def faster_in_blocks(
         threads: of torch, by which its products can differ.
     """
     if (
-        torch.backends.cpu.get_cpu_capability() != "AVX512"
+        not torch.backends.mkldnn.is_available()
+        or torch.backends.cpu.get_cpu_capability() != "AVX512"
         or n_outputs < TELLING_OUTPUTS
         or n_rows * n_inputs * n_outputs < MULTIPLY_ADDS_WORTHWHILE
     ):
@@ -144,7 +146,6 @@ def faster_in_blocks(
         torch.randn(shape, generator=generator)
         for shape in ((n_rows, n_inputs), (n_outputs, n_inputs), n_outputs, (n_rows, n_outputs))
     )
-
     laid_out = weight.t().contiguous().t() if laid_out_by_input else weight
     products = [
         (
