@@ -241,11 +241,12 @@ class MobileNetEmbedder(nn.Module):
 
 
 class _Float32Products:
-    """Rounds no input of a float32 convolution or product to 10 bits (TensorFloat-32).
+    """Takes all bits of what float32 convolutions and products are computed from.
 
-    cuDNN does so by default, and products where a program or its environment has asked for it. The
-    settings are the process's: of threads that embed side by side, the first one in changes them,
-    and the last one out puts back what it found.
+    cuDNN takes 10 of 23 by default (TensorFloat-32); products, and both on some CPUs (bfloat16),
+    take fewer where a program or its environment has asked for it. The settings are the process's:
+    of threads that embed side by side, the first one in changes them, and the last one out puts
+    back what it found.
     """
 
     def __init__(self) -> None:
@@ -254,7 +255,10 @@ class _Float32Products:
         self._before: list[str] = []
         # By the newer of torch's two interfaces: the older one refuses to be read after its use.
         backends: Any = torch.backends  # whose types leave out some of its attributes
-        self._settings = [backends.cudnn.conv, backends.cuda.matmul]
+        self._settings = [
+            *(backends.cudnn.conv, backends.cuda.matmul),
+            *(backends.mkldnn.conv, backends.mkldnn.matmul),
+        ]
 
     def __enter__(self) -> None:
         with self._lock:

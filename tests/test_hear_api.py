@@ -347,7 +347,7 @@ def test_out_of_gpu_memory_halves_the_batch_with_a_warning(embedder, monkeypatch
     assert_equal_up_to_rounding(found, expected)
 
 
-@pytest.mark.parametrize("name", ["cuda.matmul", "cudnn.conv"])
+@pytest.mark.parametrize("name", ["cuda.matmul", "cudnn.conv", "mkldnn.matmul", "mkldnn.conv"])
 def test_a_program_that_sets_tensor_float_32_keeps_its_setting(embedder, name):
     setting = operator.attrgetter(name)(torch.backends)
     before = setting.fp32_precision
@@ -359,7 +359,7 @@ def test_a_program_that_sets_tensor_float_32_keeps_its_setting(embedder, name):
         setting.fp32_precision = before
 
 
-@pytest.mark.parametrize("name", ["cuda.matmul", "cudnn.conv"])
+@pytest.mark.parametrize("name", ["cuda.matmul", "cudnn.conv", "mkldnn.matmul", "mkldnn.conv"])
 def test_a_program_that_embeds_in_two_threads_keeps_its_setting(embedder, monkeypatch, name):
     setting = operator.attrgetter(name)(torch.backends)
     forward = embedder.network.forward
