@@ -306,6 +306,22 @@ def test_a_score_that_cannot_be_computed_is_named():
         evaluate(made, grid_points=1)
 
 
+def test_labels_that_no_scored_clip_has_are_named_once():
+    made = scene_task(SINGLE, prediction_type="multilabel", evaluation=["mAP", "aucroc"])
+    for split in ("train", "valid"):  # of which one is not scored
+        clips = made.task.splits[split]
+        clips[:] = [
+            dataclasses.replace(clip, labels=tuple(set(clip.labels) - {"label 0"}))
+            for clip in clips
+        ]
+    with pytest.warns() as caught:
+        evaluate(made, grid_points=1)
+    assert [str(warning.message) for warning in caught] == [
+        "made_up-v1, split valid: 1 of 4 labels apply to no clip ('label 0'): in mAP each counts "
+        "as 0, and aucroc and d_prime are not defined, as in heareval"
+    ]
+
+
 @pytest.mark.parametrize("side_by_side", [False, True])
 def test_a_grid_point_that_ends_before_its_first_validation_is_refused(side_by_side):
     made = scene_task(

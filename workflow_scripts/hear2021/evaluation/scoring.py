@@ -5,6 +5,7 @@ result: at validation only what decides is computed.
 """
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +70,11 @@ class Accuracy:
         return int((predicted == true).sum()) / len(true)
 
 
+# What scikit-learn says of a label that no clip, or every clip, has: at every validation, for every
+# label, without its name. `Scorer` says it once.
+ONE_SIDED_LABELS = "No positive class found in y_true|Only one class is present in y_true"
+NAMED_LABELS = 5
+
 ACCURACIES = {
     "top1_acc": Accuracy("top1_acc"),
     "pitch_acc": Accuracy("pitch_acc"),
@@ -110,6 +116,8 @@ class Scorer:
                 )
             if any(dict(way).get("median_filter_ms", True) for way in self._postprocessings):
                 self._refuse_single_timestamps()
+        elif not all(isinstance(score, Accuracy) for score in self._scores):
+            self._warn_of_labels_without_clips()
 
     def monitored(self, predictions: Predictions) -> tuple[float, Postprocessing]:
         """Return the value that decides at validation, and the postprocessing it goes with."""
@@ -143,19 +151,39 @@ class Scorer:
         result |= named
         return {name: _logged(value) for name, value in result.items()}
 
+    def _scored_splits(self) -> list[str]:
+        scored = ("test", "valid") if self._scores_decide else ("test",)
+        data_splits = get_splits_from_metadata(self._packed.task.metadata)
+        names = [name for of in data_splits for part in scored for name in of[part]]
+        return list(dict.fromkeys(names))
+
+    def _warn_of_labels_without_clips(self) -> None:
+        task = self._packed.task
+        for name in self._scored_splits():
+            split = self._packed.splits[name]
+            is_used = self._packed.active[split.start : split.stop].any(dim=0).tolist()
+            unused = [label for label, used in zip(task.labels, is_used, strict=True) if not used]
+            if unused:
+                named = ", ".join(map(repr, unused[:NAMED_LABELS]))
+                named += ", ..." if len(unused) > NAMED_LABELS else ""
+                warnings.warn(
+                    f"{task.name}, split {name}: {len(unused)} of {len(task.labels)} labels apply "
+                    f"to no clip ({named}): in mAP each counts as 0, and aucroc and d_prime are "
+                    f"not defined, as in heareval",
+                    stacklevel=3,
+                )
+
     def _refuse_single_timestamps(self) -> None:
         task = self._packed.task
-        scored = ("test", "valid") if self._scores_decide else ("test",)
-        for data_split in get_splits_from_metadata(task.metadata):
-            for name in (name for part in scored for name in data_split[part]):
-                split = self._packed.splits[name]
-                for clip, times_ms in zip(split.clips, split.times_ms, strict=True):
-                    if len(times_ms) == 1:
-                        raise ValueError(
-                            f"{task.name}, split {name}, clip {clip.name}: a single timestamp, "
-                            f"which gives no hop to lay a median filter by; leave the clip out, or "
-                            f"set median_filter_ms to 0 in event_postprocessing_grid"
-                        )
+        for name in self._scored_splits():
+            split = self._packed.splits[name]
+            for clip, times_ms in zip(split.clips, split.times_ms, strict=True):
+                if len(times_ms) == 1:
+                    raise ValueError(
+                        f"{task.name}, split {name}, clip {clip.name}: a single timestamp, which "
+                        f"gives no hop to lay a median filter by; leave the clip out, or set "
+                        f"median_filter_ms to 0 in event_postprocessing_grid"
+                    )
 
     def _loss_of(self, predictions: Predictions) -> float:
         split = self._packed.splits[predictions.split]
@@ -172,7 +200,9 @@ class Scorer:
         if isinstance(function, Accuracy):
             return function(*tensors)
         try:
-            return function(*(tensor.cpu().numpy() for tensor in tensors))
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", ONE_SIDED_LABELS)
+                return function(*(tensor.cpu().numpy() for tensor in tensors))
         except ValueError as error:  # of scikit-learn, for predictions that are NaN
             where = f"{self._packed.task.name}, split {predictions.split}"
             raise ValueError(f"{where}: {function} of its predictions: {error}") from error
