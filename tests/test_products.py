@@ -76,6 +76,47 @@ def test_a_networks_output_and_gradients_stay_the_same(by_input, training, block
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
+def sparse(shape, generator):
+    values = torch.randn(shape, generator=generator).relu()
+    return values * (torch.rand(shape, generator=generator) < 0.9)
+
+
+def tiny(shape, generator):
+    return 1e-21 * torch.randn(shape, generator=generator)  # their products have lost digits
+
+
+def of_many_magnitudes(shape, generator):
+    return (
+        torch.randn(shape, generator=generator)
+        * torch.randn(shape, generator=generator).mul(8).exp()
+    )
+
+
+@pytest.mark.parametrize("values", [sparse, tiny, of_many_magnitudes])
+@pytest.mark.parametrize("seed", range(12))
+def test_a_layer_that_passed_the_trial_has_torchs_bits_for_all_values(
+    seed, values, blocks_worthwhile
+):
+    random, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+    n_rows, n_inputs, n_outputs = (
+        int(random.integers(*r)) for r in ((2, 400), (1, 1200), (32, 400))
+    )
+    rows, gradient = values((n_rows, n_inputs), generator), values((n_rows, n_outputs), generator)
+    results = []
+    for in_blocks in (False, True):
+        torch.manual_seed(seed)
+        net = torch.nn.Sequential(torch.nn.Linear(n_inputs, n_outputs))
+        if seed % 2 and in_blocks:
+            net[0].weight.data = net[0].weight.t().contiguous().t()
+        if in_blocks:
+            multiply_in_blocks(net, [n_rows])
+        given = rows.clone().requires_grad_()
+        output = net(given)
+        output.backward(gradient)
+        results.append([output, given.grad, net[0].weight.grad, net[0].bias.grad])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
 def test_batches_and_layouts_not_tried_are_multiplied_by_torch(monkeypatch):
     monkeypatch.setattr(products, "faster_in_blocks", lambda n_rows, *_: n_rows == 90)
     net = network()
