@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -320,6 +321,23 @@ def test_labels_that_no_scored_clip_has_are_named_once():
         "made_up-v1, split valid: 1 of 4 labels apply to no clip ('label 0'): in mAP each counts "
         "as 0, and aucroc and d_prime are not defined, as in heareval"
     ]
+
+
+def test_a_label_that_every_scored_clip_has_is_named_where_a_score_is_undefined():
+    for evaluation, messages in ((["mAP"], []), (["mAP", "aucroc"], ["split test: 1 of 4 labels"])):
+        made = scene_task(SINGLE, prediction_type="multilabel", evaluation=evaluation)
+        clips = made.task.splits["test"]
+        clips[:] = [
+            dataclasses.replace(clip, labels=tuple({*clip.labels, "label 0"})) for clip in clips
+        ]
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            evaluate(made, grid_points=1)
+        assert [str(warning.message) for warning in caught] == [
+            f"made_up-v1, {message} apply to every clip ('label 0'): aucroc and d_prime are not "
+            f"defined, as in heareval"
+            for message in messages
+        ]
 
 
 @pytest.mark.parametrize("side_by_side", [False, True])

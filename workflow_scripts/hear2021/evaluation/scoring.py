@@ -117,7 +117,7 @@ class Scorer:
             if any(dict(way).get("median_filter_ms", True) for way in self._postprocessings):
                 self._refuse_single_timestamps()
         elif not all(isinstance(score, Accuracy) for score in self._scores):
-            self._warn_of_labels_without_clips()
+            self._warn_of_one_sided_labels()
 
     def monitored(self, predictions: Predictions) -> tuple[float, Postprocessing]:
         """Return the value that decides at validation, and the postprocessing it goes with."""
@@ -157,21 +157,28 @@ class Scorer:
         names = [name for of in data_splits for part in scored for name in of[part]]
         return list(dict.fromkeys(names))
 
-    def _warn_of_labels_without_clips(self) -> None:
-        task = self._packed.task
+    def _warn_of_one_sided_labels(self) -> None:
+        undefined = "aucroc and d_prime are not defined"
+        only_map = {str(score) for score in self._scores} == {"mAP"}
         for name in self._scored_splits():
             split = self._packed.splits[name]
-            is_used = self._packed.active[split.start : split.stop].any(dim=0).tolist()
-            unused = [label for label, used in zip(task.labels, is_used, strict=True) if not used]
-            if unused:
-                named = ", ".join(map(repr, unused[:NAMED_LABELS]))
-                named += ", ..." if len(unused) > NAMED_LABELS else ""
-                warnings.warn(
-                    f"{task.name}, split {name}: {len(unused)} of {len(task.labels)} labels apply "
-                    f"to no clip ({named}): in mAP each counts as 0, and aucroc and d_prime are "
-                    f"not defined, as in heareval",
-                    stacklevel=3,
-                )
+            active = self._packed.active[split.start : split.stop].bool()
+            unused = ~active.any(dim=0)
+            self._warn_of(name, unused, "no clip", f"in mAP each counts as 0, and {undefined}")
+            if not only_map:
+                self._warn_of(name, active.all(dim=0), "every clip", undefined)
+
+    def _warn_of(self, split: str, which: torch.Tensor, clips: str, effect: str) -> None:
+        task = self._packed.task
+        labels = [label for label, is_it in zip(task.labels, which.tolist(), strict=True) if is_it]
+        if labels:
+            named = ", ".join(map(repr, labels[:NAMED_LABELS]))
+            named += ", ..." if len(labels) > NAMED_LABELS else ""
+            warnings.warn(
+                f"{task.name}, split {split}: {len(labels)} of {len(task.labels)} labels apply to "
+                f"{clips} ({named}): {effect}, as in heareval",
+                stacklevel=4,
+            )
 
     def _refuse_single_timestamps(self) -> None:
         task = self._packed.task
