@@ -256,8 +256,10 @@ class _Float32Products:
         # By the newer of torch's two interfaces: the older one refuses to be read after its use.
         backends: Any = torch.backends  # whose types leave out some of its attributes
         self._settings = [
-            *(backends.cudnn.conv, backends.cuda.matmul),
-            *(backends.mkldnn.conv, backends.mkldnn.matmul),
+            backends.cudnn.conv,
+            backends.cuda.matmul,
+            backends.mkldnn.conv,
+            backends.mkldnn.matmul,
         ]
 
     def __enter__(self) -> None:

@@ -187,14 +187,13 @@ def report_files(wildcards):
 
     All files of their jobs, for Snakemake misses only those that are asked for.
     """
-    tables = ["scores", "normalised", "means", "leaderboard_row", "missing"]
     return [
-        f"results/{benchmark}/{file}"
+        file
         for benchmark, report in REPORTS.items()
         for file in [
-            "claims.md",
-            *(f"tables/{name}.csv" for name in tables),
-            *(f"figures/{name}.{kind}" for name in report.figures for kind in ("png", "svg")),
+            *expand(rules.claims.output, benchmark=benchmark),
+            *expand(rules.aggregate.output, benchmark=benchmark),
+            *expand(rules.plot.output, benchmark=benchmark, figure=report.figures),
         ]
     ]
 

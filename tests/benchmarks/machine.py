@@ -13,6 +13,9 @@ from typing import Any
 
 import torch
 
+from hear_mn.mobilenet import onednn_linear
+from tests.benchmarks.comparison import timed
+
 PRODUCT_SIZE = 2048
 DISK_BYTES = 1 << 30
 
@@ -38,22 +41,11 @@ def matrix_product_rate(repetitions: int = 7) -> float:
     By the faster of torch's two libraries: MKL, and oneDNN, which has wider kernels on some CPUs.
     """
     a, b = torch.randn(2, PRODUCT_SIZE, PRODUCT_SIZE)
-    by_mkl, by_onednn = torch.mm, torch.ops.mkldnn._linear_pointwise
-    seconds = min(
-        _median_seconds(lambda: by_mkl(a, b), repetitions),
-        _median_seconds(lambda: by_onednn(a, b, None, "none", [], ""), repetitions),
-    )
-    return PRODUCT_SIZE**3 / seconds
-
-
-def _median_seconds(work: Callable[[], Any], repetitions: int) -> float:
-    work()
     seconds = []
-    for _ in range(repetitions):
-        started = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds)
+    for product in (lambda: torch.mm(a, b), lambda: onednn_linear(a, b, None)):
+        product()
+        seconds.append(statistics.median(timed(product) for _ in range(repetitions)))
+    return PRODUCT_SIZE**3 / min(seconds)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ oneDNN's for each block gives the same bits.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Set
+from collections.abc import Callable, Collection, Iterator, Set
 from functools import cache
 from typing import Any
 
@@ -19,7 +19,7 @@ TELLING_OUTPUTS = 32  # of a layer: two orders of summing, tried once, can agree
 MULTIPLY_ADDS_WORTHWHILE = 2**22
 
 
-def multiply_in_blocks(predictor: torch.nn.Module, n_rows: Iterable[int]) -> int:
+def multiply_in_blocks(predictor: torch.nn.Module, n_rows: Collection[int]) -> int:
     """Replace the linear layers of a predictor on a CPU that are faster in blocks, bit for bit.
 
     Args:
@@ -32,12 +32,13 @@ def multiply_in_blocks(predictor: torch.nn.Module, n_rows: Iterable[int]) -> int
     replaced, threads = 0, torch.get_num_threads()
     for parent in list(predictor.modules()):
         for name, layer in parent.named_children():
-            if isinstance(layer, torch.nn.Linear):
-                of_layer = layer.in_features, layer.out_features, by_input(layer.weight), threads
-                in_blocks = {n for n in set(n_rows) if faster_in_blocks(n, *of_layer)}
-                if in_blocks:
-                    setattr(parent, name, BlockwiseLinear(layer, in_blocks))
-                    replaced += 1
+            if not isinstance(layer, torch.nn.Linear):
+                continue
+            of_layer = layer.in_features, layer.out_features, by_input(layer.weight), threads
+            in_blocks = {n for n in n_rows if faster_in_blocks(n, *of_layer)}
+            if in_blocks:
+                setattr(parent, name, BlockwiseLinear(layer, in_blocks))
+                replaced += 1
     return replaced
 
 
