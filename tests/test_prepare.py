@@ -59,7 +59,8 @@ def task_files(
         files[f"{split}.json"] = json.dumps(labels).encode()
         for rate in rates:
             for index, name in enumerate(names):
-                files[f"{rate}/{split}/{name}"] = wav(rate, seed=index)
+                seed = SPLITS.index(split) * clips + index
+                files[f"{rate}/{split}/{name}"] = wav(rate, seed)
     return files
 
 
@@ -218,6 +219,21 @@ def test_unlisted_files_are_ignored_and_counted(tmp_path, out, capsys):
     )
 
 
+def test_a_clip_whose_audio_is_in_another_split_too_is_named(tmp_path, out):
+    files = task_files()
+    files["16000/test/4.wav"] = files["16000/train/1.wav"]
+    files["16000/valid/3.wav"] = files["16000/valid/2.wav"]
+    with pytest.warns(match=r"birds-v1: 1 of 18 clips .* test/4\.wav is train/1\.wav\. A score"):
+        prepare_task(write_folder(tmp_path / "f", files), TASK, 16000, out, 1)
+
+
+def test_clips_of_other_audio_or_of_one_split_are_not(tmp_path, out, recwarn):
+    files = task_files()
+    files["16000/valid/3.wav"] = files["16000/valid/2.wav"]
+    prepare_task(write_folder(tmp_path / "f", files), TASK, 16000, out, 1)
+    assert not recwarn
+
+
 def refused(source: Path, out: Path, message: str, sample_rate: int = 32000) -> None:
     """Prepare `source` and check that it ends in an error, and leaves nothing."""
     with pytest.raises(TaskError, match=message):
@@ -228,7 +244,7 @@ def refused(source: Path, out: Path, message: str, sample_rate: int = 32000) -> 
 def test_a_clip_may_be_a_wav_of_a_big_endian_machine(tmp_path, out):
     files = task_files()
     expected = prepare_task(write_folder(tmp_path / "f", files), TASK, 16000, tmp_path / "ref", 1)
-    files["16000/test/2.wav"] = wav(seed=3, endian="BIG")
+    files["16000/test/2.wav"] = wav(seed=15, endian="BIG")
     assert files["16000/test/2.wav"].startswith(b"RIFX")
     task = prepare_task(write_folder(tmp_path / "f", files), TASK, 16000, out, 1)
     assert task.sha256 == expected.sha256

@@ -12,8 +12,9 @@ import hashlib
 import json
 import shutil
 import unicodedata
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -139,6 +140,7 @@ def _write(
         _json({"metadata": metadata, "labels": labels, "rate": spool.sample_rate}, sort_keys=True)
     )
     content.update(_json(clips))
+    heard: dict[str, bytes] = {}
     with (aside / "audio.npy").open("wb") as audio:
         npy.write_array_header_1_0(
             audio, {"descr": "<i2", "fortran_order": False, "shape": (total,)}
@@ -146,7 +148,9 @@ def _write(
         for path in listed:
             samples = spool.read(path)
             content.update(samples)
+            heard[path] = hashlib.blake2b(samples).digest()
             audio.write(samples)
+    _warn_of_shared_audio(task, heard)
     (aside / "clips.json").write_bytes(_json(clips))
     description = {
         "task": task,
@@ -163,6 +167,23 @@ def _write(
         f"{len(listed)} clips, {total / spool.sample_rate / 3600:.2f} hours, from "
         f"{spool.source_rate} Hz ({unlisted} unlisted files ignored)"
     )
+
+
+def _warn_of_shared_audio(task: str, heard: Mapping[str, bytes]) -> None:
+    """Name clips that are, sample for sample, a clip of another split (`<split>/<name>` each)."""
+    first: dict[bytes, str] = {}
+    shared = []
+    for path, audio in heard.items():
+        other = first.setdefault(audio, path)
+        if PurePosixPath(other).parts[0] != PurePosixPath(path).parts[0]:
+            shared.append(f"{path} is {other}")
+    if shared:
+        warnings.warn(
+            f"{task}: {len(shared)} of {len(heard)} clips are, sample for sample, clips of another "
+            f"split: {_first_five(shared)}. A score on clips that were trained on is too good; if "
+            f"the lists are yours, keep each clip in one split",
+            stacklevel=2,
+        )
 
 
 def _json(content: Any, **options: Any) -> bytes:
