@@ -22,7 +22,8 @@ if sys.argv[1] == "keep":
 
 def fill():
     for _ in range(3):
-        np.ones(64 << 20, dtype=np.uint8)
+        several = [np.ones(24 << 20, dtype=np.uint8) for _ in range(5)]
+        del several
 
 fill()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -38,6 +39,27 @@ def test_memory_that_was_freed_is_used_again_without_page_faults():
         return int(subprocess.run(run, check=True, capture_output=True, text=True).stdout)
 
     assert page_faults("keep") < 0.1 * page_faults("give back")
+
+
+@pytest.mark.parametrize(
+    ("most", "kept"),
+    [
+        (1 << 30, [(-3, 1 << 30), (-1, 1 << 30)]),
+        (32 << 20, [(-3, 1 << 30), (-3, 32 << 20), (-1, 1 << 30)]),  # older glibc
+        (0, [(-3, 1 << 30), (-3, 32 << 20)]),
+    ],
+)
+def test_freed_memory_is_kept_only_where_large_blocks_can_be(monkeypatch, most, kept):
+    asked = []
+
+    class Library:
+        def mallopt(self, parameter, value):
+            asked.append((parameter, value))
+            return int(parameter != -3 or value <= most)
+
+    monkeypatch.setattr(devices.ctypes, "CDLL", lambda name: Library())
+    devices.keep_freed_memory()
+    assert asked == kept
 
 
 def test_a_gpu_that_torch_cannot_use_stops_a_job_instead_of_leaving_it_on_the_cpu(

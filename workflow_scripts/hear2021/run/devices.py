@@ -18,6 +18,7 @@ DRIVER = Path("/proc/driver/nvidia/version")
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 KEPT_BYTES = 1 << 30
+MOST_OF_OLDER_GLIBC = 32 << 20  # that it takes as the second of these
 
 
 class DeviceError(RuntimeError):
@@ -95,13 +96,15 @@ def keep_freed_memory() -> None:
 
     A batch frees tens of megabytes that the next one asks for again. By default glibc gives them
     back in between, and each page comes anew and zeroed: a fifth of a pass over 10 s clips on a
-    virtual machine. The peak stays the same. Other C libraries have no such setting.
+    virtual machine. The peak stays the same. C libraries without these settings are left alone.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return
-    for parameter in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
-        mallopt(parameter, KEPT_BYTES)
+    # Where the threshold of mmap was refused, that of trimming would only keep glibc from raising
+    # it by itself, and a pass would take twice as long.
+    if mallopt(M_MMAP_THRESHOLD, KEPT_BYTES) or mallopt(M_MMAP_THRESHOLD, MOST_OF_OLDER_GLIBC):
+        mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 def memory_and_device(device: torch.device) -> dict[str, Any]:
