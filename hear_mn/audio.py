@@ -50,7 +50,8 @@ def check_audio(
 def waveform(audio: Tensor, device: torch.device) -> Tensor:
     """Return floating point or int16 audio as float32 on a device.
 
-    Audio in host memory has been read when this returns: its memory may be used again.
+    A GPU has read audio in host memory when this returns: that memory may be used again. Float32 on
+    the device it is on is returned itself.
     """
     moved = audio.to(device)
     return moved.float().mul_(INT16_SCALE) if audio.dtype == torch.int16 else moved.float()

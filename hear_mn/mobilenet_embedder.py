@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -26,13 +26,13 @@ from hear_mn.windows import (
 
 Precision = Literal["half", "float32"]
 
-# Frames of log mels in one batch, and the bytes of its largest activation. On a CPU larger batches
-# are no faster. Telling a GPU what to do with a batch takes 6 to 13 ms, so the batch should take it
-# longer: some 800 clips of 10 s for a narrow network on an H200. The bytes also keep an activation
-# under 2**31 values, beyond which torch leaves it to cuDNN whether a convolution works: widths that
-# do not halve evenly (81 frames, then 41) take up to a fifth more than their share.
-CPU_FRAMES, CUDA_FRAMES = 4096, 1 << 20
+# The bytes of the largest activation of one batch, and on a CPU its frames of log mels: larger ones
+# are no faster there. Telling a GPU what to do with a batch takes 6 to 13 ms, so the batch should
+# take it longer: some 800 clips of 10 s for a narrow network on an H200. The bytes also keep an
+# activation under 2**31 values, beyond which torch leaves it to cuDNN whether a convolution works:
+# widths that do not halve evenly (81 frames, then 41) take up to a fifth more than their share.
 CPU_BYTES, CUDA_BYTES = 128 << 20, 13 << 29
+CPU_FRAMES = 4096
 CUDA_SHARE = 0.1  # of the free memory, for the largest activation
 
 
@@ -46,8 +46,8 @@ class MobileNetEmbedder(nn.Module):
 
     Memory: one batch of windows (the largest activation is at most 128 MiB on a CPU, and on a GPU
     6.5 GiB or a tenth of the free memory; three or so are alive at a time), one padded copy of the
-    sounds in it, and the output. A GPU that still runs out of memory gets half the batch from then
-    on.
+    sounds in it (for long sounds of several lengths thrice that), and the output. A GPU that still
+    runs out of memory gets half the batch from then on.
     """
 
     def __init__(
@@ -159,27 +159,51 @@ class MobileNetEmbedder(nn.Module):
             )
         shape = len(audio), n_windows, self.scene_size
         vectors = torch.empty(shape, dtype=torch.float32, device=self.device)
+        frames = self.frontend.frames(length)
         sound = 0
         while sound < len(audio):
-            limit = max(1, self._frames_per_batch() // self.frontend.frames(length))
-            sounds = slice(sound, sound + max(1, limit // n_windows))
-            ends = lengths[sounds] if lengths else None
+            limit = max(1, self._frames_per_batch() // frames)
+            sounds = slice(sound, min(sound + max(1, limit // n_windows), len(audio)))
+            some = audio[sounds], length, step, padding, lengths[sounds] if lengths else None
+            windows = (sounds.stop - sounds.start) * min(n_windows, limit)
             try:
-                with torch.inference_mode():
-                    padded = self._padded(audio[sounds], padding, ends)
-                    for first in range(0, n_windows, limit):
-                        last = min(first + limit, n_windows) - 1
-                        span = padded[:, first * step : last * step + length]
-                        vectors[sounds, first : last + 1] = self._embed_span(
-                            span, length, step, None if padding else ends
-                        )
+                self._embed_sounds(*some, limit, vectors[sounds])
             except RuntimeError as error:
-                if not is_out_of_memory(error):
+                if windows == 1 or not is_out_of_memory(error):
                     raise
-                self._halve_batch(limit)
+            else:
+                sound = sounds.stop
                 continue
-            sound = sounds.stop
+            # Here the error, and with it what the failed batch held, is gone.
+            torch.cuda.empty_cache()
+            self.frames_per_batch = windows // 2 * frames
+            warnings.warn(
+                f"out of GPU memory with {windows} windows a batch; going on with half of that",
+                RuntimeWarning,
+                stacklevel=3,
+            )
         return vectors
+
+    @torch.inference_mode()
+    def _embed_sounds(
+        self,
+        audio: Tensor,
+        length: int,
+        step: int,
+        padding: int,
+        lengths: Sequence[int] | None,
+        limit: int,
+        vectors: Tensor,
+    ) -> None:
+        """Fill `vectors` [n_sounds, n_windows, size], at most `limit` windows of a sound a time."""
+        n_windows = vectors.shape[1]
+        padded = self._padded(audio, padding, lengths)
+        for first in range(0, n_windows, limit):
+            last = min(first + limit, n_windows) - 1
+            span = padded[:, first * step : last * step + length]
+            vectors[:, first : last + 1] = self._embed_span(
+                span, length, step, None if padding else lengths
+            )
 
     def _padded(self, audio: Tensor, padding: int, lengths: Sequence[int] | None) -> Tensor:
         audio = waveform(audio, self.device)
@@ -189,7 +213,8 @@ class MobileNetEmbedder(nn.Module):
             return pad(audio, (padding, padding), mode="reflect")
         last = on_device(lengths, self.device)[:, None] - 1
         samples = torch.arange(-padding, audio.shape[1] + padding, device=self.device).abs()
-        return audio.gather(1, last - (last - samples).abs())
+        reflected = (last - samples).abs_().neg_().add_(last)
+        return audio.gather(1, reflected)
 
     def _embed_span(
         self, audio: Tensor, length: int, step: int, lengths: Sequence[int] | None
@@ -217,27 +242,26 @@ class MobileNetEmbedder(nn.Module):
 
     def _frames_per_batch(self) -> int:
         if self.frames_per_batch is None:
-            if self.device.type == "cuda":
-                free, _ = torch.cuda.mem_get_info(self.device)
-                most, memory = CUDA_FRAMES, min(CUDA_BYTES, CUDA_SHARE * free)
-            else:
-                most, memory = CPU_FRAMES, CPU_BYTES
-            value_bytes = torch.finfo(torch.float32).bits // 8
-            self.frames_per_batch = min(most, int(memory / (self._widest * value_bytes)))
+            self.frames_per_batch = self._fitting_frames()
         return self.frames_per_batch
 
-    def _halve_batch(self, windows: int) -> None:
-        """Halve the batch after the GPU ran out of memory on one of `windows`."""
-        if windows == 1:
-            raise  # noqa: PLE0704 - called where the error is handled
-        assert self.frames_per_batch is not None
-        self.frames_per_batch //= 2
-        torch.cuda.empty_cache()
-        warnings.warn(
-            f"out of GPU memory with {windows} windows a batch; going on with half of that",
-            RuntimeWarning,
-            stacklevel=3,
-        )
+    def _fitting_frames(self) -> int:
+        frame_bytes = int(self._widest * torch.float32.itemsize)
+        if self.device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(self.device)
+            return int(min(CUDA_BYTES, CUDA_SHARE * free) / frame_bytes)
+        return min(CPU_FRAMES, CPU_BYTES // frame_bytes)
+
+    def _apply(self, *args: Any, **options: Any) -> Self:
+        """Move the embedder, as `to` does; what was found of the device it leaves is forgotten."""
+        self.frames_per_batch = None
+        self._half_networks.clear()
+        return super()._apply(*args, **options)
+
+    def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
+        """Take other weights, as `load_state_dict` does; copies of the former ones are dropped."""
+        self._half_networks.clear()
+        super()._load_from_state_dict(*args, **options)
 
 
 class _Float32Products:

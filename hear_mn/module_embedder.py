@@ -46,6 +46,7 @@ class ModuleEmbedder(nn.Module):
         self.timestamp_size = int(model.timestamp_embedding_size)
         self.feature_sizes = {MODULE_PART: self.scene_size}
         self.timestamp_feature_sizes = {MODULE_PART: self.timestamp_size}
+        self._checked_times: set[tuple[int, int]] = set()  # of so many samples, so many timestamps
 
     @property
     def device(self) -> torch.device:
@@ -88,6 +89,7 @@ class ModuleEmbedder(nn.Module):
         """Return the module's timestamp embeddings and times in ms, both float32.
 
         [n_sounds, n_timestamps, timestamp_size] and [n_sounds, n_timestamps]; raises as `scene`.
+        The times are checked of the first sounds of a length.
         """
         check_audio(audio, 1, self.sample_rate)
         vectors, times = self._called("get_timestamp_embeddings", audio)
@@ -95,7 +97,10 @@ class ModuleEmbedder(nn.Module):
         self._check_shape("timestamp", vectors, (len(audio), n_timestamps, self.timestamp_size))
         self._check_shape("timestamp", times, (len(audio), n_timestamps))
         times = times.detach().float()
-        self._check_times(times, 1000 * audio.shape[1] / self.sample_rate)
+        # Once a length: to look at them is to wait for the GPU.
+        if (seen := (audio.shape[1], n_timestamps)) not in self._checked_times:
+            self._check_times(times.cpu(), 1000 * audio.shape[1] / self.sample_rate)
+            self._checked_times.add(seen)
         return _kept(vectors), times
 
     def _called(self, function: str, audio: Tensor) -> Any:

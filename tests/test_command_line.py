@@ -78,6 +78,8 @@ from workflow_scripts.command_line import command_line
 def wait(copy: Path) -> None:
     try:
         os.kill(os.getpid(), signal.SIGTERM)
+    except (Exception, SystemExit) as error:  # as of a module that is loaded
+        raise RuntimeError("the module failed") from error
     finally:
         copy.write_text("cleaned up")
 

@@ -34,10 +34,10 @@ def command_line(function: Callable[..., object]) -> None:
             os.dup2(file.fileno(), stream.fileno())
         try:
             function(**arguments)
-        except _Ended:
+        except _Ended as ended:
             sys.stdout.flush()
             print("ended by SIGTERM: cancelled, or out of time", file=sys.stderr)
-            raise
+            sys.exit(ended.status)
         except (Exception, SystemExit) as error:
             sys.stdout.flush()
             traceback.print_exc()
@@ -49,8 +49,15 @@ def command_line(function: Callable[..., object]) -> None:
             sys.exit(1)
 
 
-class _Ended(SystemExit):
-    """The end that a signal asked for."""
+class _Ended(BaseException):
+    """The end that a signal asked for.
+
+    No SystemExit, which `function` may take for one of a program that it runs.
+    """
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
 
 
 def _end(number: int, frame: object) -> NoReturn:
