@@ -9,6 +9,7 @@ its wrapper directly leaves it in train mode: SpecAugment and batch statistics.)
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Collection, Sequence
 
 import torch
@@ -27,9 +28,12 @@ from hear_mn.architecture import (
 from hear_mn.bias_activation import biased
 
 # cuDNN plans a convolution for every new shape, on an H200 some 30 ms, and with few columns it
-# starts a kernel for every channel: 1456 a clip of events. With fewer values than this torch's own
-# kernel takes less: up to 0.5 ms where cuDNN's takes 0.1.
+# starts a kernel for every channel: 1456 a clip of events. torch's own kernel has no plan and takes
+# up to 0.5 ms for 2**24 values where cuDNN's takes 0.1. So fewer values than these are left to
+# torch's, and so is a shape until that has cost as much as its plan: clips of many lengths, of
+# which no shape comes often, would be planned for minutes.
 PLANNED_VALUES = 1 << 24
+PLANNED_AFTER_VALUES = 1 << 30
 
 # On an x86 CPU oneDNN multiplies with all of the registers' width, which MKL, torch's own way, does
 # not on AMD's. It takes 0.2 ms for every new shape. (It would apply the activation too, a tenth of
@@ -285,6 +289,7 @@ class FoldedConvNorm(nn.Module):
         self.padding = convolution.padding
         self.groups = convolution.groups
         self.activation = layer.activation
+        self._unplanned_values: Counter[torch.Size] = Counter()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [batch, out, frequency / stride, time / stride]."""
@@ -295,7 +300,7 @@ class FoldedConvNorm(nn.Module):
         if self.pointwise:
             product = onednn_linear if self._pays_by_onednn(x) else linear
             x = product(x.permute(0, 2, 3, 1), self.weight, bias).permute(0, 3, 1, 2)
-        elif half and x.is_cuda and x.numel() < PLANNED_VALUES:
+        elif half and x.is_cuda and not self._pays_by_plan(x):
             x = torch.ops.aten._conv_depthwise2d(
                 x, self.weight, self.weight.shape[2:], None, self.stride, self.padding, (1, 1)
             )
@@ -306,6 +311,15 @@ class FoldedConvNorm(nn.Module):
         if half:
             x = x.add_(self.bias[:, None, None])
         return activate_(x, self.activation)
+
+    def _pays_by_plan(self, x: Tensor) -> bool:
+        """Return whether `x` is large and of a shape that came often enough to be planned."""
+        if x.numel() < PLANNED_VALUES:
+            return False
+        if self._unplanned_values[x.shape] < PLANNED_AFTER_VALUES:
+            self._unplanned_values[x.shape] += x.numel()
+            return False
+        return True
 
     def _pays_by_onednn(self, x: Tensor) -> bool:
         """Return whether the product takes less time by oneDNN and needs no gradients."""

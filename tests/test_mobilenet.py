@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from hear_mn import bias_activation, mobilenet
 from hear_mn.architecture import SE_BLOCKS, feature_sizes
 from hear_mn.checkpoints import checkpoint, checkpoints, expected_shapes
-from hear_mn.mobilenet import MobileNet, activate_, depth, folded, halved
+from hear_mn.mobilenet import FoldedConvNorm, MobileNet, activate_, depth, folded, halved
 from hear_mn.seeded import seeded_entry
 from tests.conftest import needs_shared
 
@@ -155,6 +155,17 @@ def test_half_precision_stays_near_float32():
     for feature in NETWORK_FEATURES:
         scale = expected[feature].abs().max()
         assert (found[feature] - expected[feature]).abs().max() < 0.03 * scale, feature
+
+
+def test_a_gpu_plans_convolutions_of_a_large_shape_that_comes_often():
+    layer = folded(seeded_network("mn04_as")).features[0]
+    assert isinstance(layer, FoldedConvNorm)
+    large, larger, small = (
+        torch.empty(n, 1, 128, 1024, device="meta", dtype=torch.half) for n in (128, 256, 64)
+    )
+    assert [layer._pays_by_plan(large) for _ in range(66)] == [False] * 64 + [True] * 2
+    assert [layer._pays_by_plan(larger) for _ in range(34)] == [False] * 32 + [True] * 2
+    assert not any(layer._pays_by_plan(small) for _ in range(1000))
 
 
 @pytest.mark.parametrize("activation", ["relu", "hardswish", None])
