@@ -170,14 +170,18 @@ def load_state_dict(path: Path, row: Checkpoint) -> dict[str, torch.Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what is no pickle may raise anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
         raise CheckpointError(
             f"{row.checkpoint}: {path} is not a file that torch.load reads with "
             f"weights_only=True, or it is damaged ({reason})"
         ) from error
     found = shapes(state) if isinstance(state, dict) else None
     if found is None:
-        raise CheckpointError(f"{row.checkpoint}: {path} holds no dictionary of tensors")
+        holds = f"a dict of {', '.join(map(str, state))}"[:200] if isinstance(state, dict) else ""
+        raise CheckpointError(
+            f"{row.checkpoint}: {path} holds {holds or type(state).__name__} and no dictionary of "
+            f"tensors. Save the network's state_dict() itself"
+        )
     differences = _differences(expected_shapes(row), found)
     if differences:
         fits = [

@@ -13,7 +13,7 @@ from workflow_scripts.hear2021.run import resources, versions
 from workflow_scripts.hear2021.run.config_tables import CONFIG, ConfigurationError
 from workflow_scripts.hear2021.run.configuration import read_run, task_table
 from workflow_scripts.hear2021.run.fingerprints import fingerprint, module_fingerprint
-from workflow_scripts.hear2021.run.groups import group_of, is_short, trains_on_gpu
+from workflow_scripts.hear2021.run.groups import group_of, members_at_most, trains_on_gpu
 from workflow_scripts.hear2021.run.interpreter import prefer_this_python
 from workflow_scripts.hear2021.run.site import read_site
 
@@ -88,12 +88,9 @@ def within_site(minutes, members=lambda wildcards: 1):
 
 def group_members(wildcards):
     """How many evaluations share a job at most, by the profile's group-components and the run."""
-    if not is_short(task_table()[wildcards.task]):
-        return 1
-    checkpoint_name = parse_variant(wildcards.variant).checkpoint
-    siblings = sum(variant.checkpoint == checkpoint_name for variant in RUN.variants)
-    most = workflow.group_settings.group_components.get("evaluate", 1)
-    return max(1, min(most, siblings))
+    limit = workflow.group_settings.group_components.get("evaluate", 1)
+    row = task_table()[wildcards.task]
+    return members_at_most(wildcards.variant, row, RUN.variants, limit)
 
 
 def one_of(names):
@@ -108,7 +105,10 @@ def evaluated_on_gpu():
 
 
 def evaluation_group(wildcards):
-    """The SLURM job that a short evaluation shares; the profile's group-components limits it."""
+    """The SLURM job that a short evaluation shares.
+
+    Snakemake is told that it is one of "evaluate", which the profile's group-components limit.
+    """
     group = group_of(wildcards.variant, task_table()[wildcards.task])
     if group is not None:
         workflow.parent_groupids[group] = "evaluate"

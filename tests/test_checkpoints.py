@@ -145,11 +145,17 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path, content):
         load_state_dict(path, checkpoint("mn04_as"))
 
 
-@pytest.mark.parametrize("content", [torch.zeros(3), {"epoch": 3}])
-def test_a_file_without_a_state_dict_is_refused(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "holds"),
+    [
+        (torch.zeros(3), "Tensor"),
+        ({"epoch": 3, "model": {"a": torch.zeros(3)}}, "a dict of epoch, model"),
+    ],
+)
+def test_a_file_without_a_state_dict_is_refused_with_what_it_holds(tmp_path, content, holds):
     path = tmp_path / "other.pt"
     torch.save(content, path)
-    with pytest.raises(CheckpointError, match="no dictionary of tensors"):
+    with pytest.raises(CheckpointError, match=f"holds {holds} and no dictionary of tensors"):
         load_state_dict(path, checkpoint("mn04_as"))
 
 

@@ -1,5 +1,6 @@
 """A rule's script on the command line: options, log, and what a failure says."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,8 @@ def train(task: Path, folds: list[int], seed: int = 42, local: str = "") -> None
         raise ValueError("esc50: seed 13 does not converge")
     if seed == 14:
         raise RuntimeError("sizes differ:\\n  wanted 3\\n\\n(see the manual)")
+    if seed == 28:
+        raise OSError(28, "No space left on device")
     if seed == 15:
         raise SystemExit(0)
     if seed == 16:
@@ -68,6 +71,13 @@ def test_the_log_ends_with_the_whole_reason_in_one_line(run, seed, reason):
     result, log = run("--task", "esc50", "--folds", "0", "--seed", seed)
     assert result.returncode == 1
     assert log.read_text().splitlines()[-1].endswith(reason)
+
+
+def test_a_full_disk_is_named_with_the_room_that_is_left(run, tmp_path):
+    result, log = run("--task", str(tmp_path / "esc50"), "--folds", "0", "--seed", "28")
+    said = rf"No space left on device\. {tmp_path} has \d+ MB left: make room there .* is kept"
+    assert re.search(said, result.stderr)
+    assert re.search(said, log.read_text().splitlines()[-1])
 
 
 CLEANED_UP = """

@@ -54,6 +54,17 @@ def test_a_key_that_is_missing_is_named():
         read_run(run)
 
 
+def test_a_variant_that_comes_again_in_another_order_is_refused():
+    said = "mn04_seeded_l_e1 is mn04_seeded_e1_l, which is there already"
+    with pytest.raises(ConfigurationError, match=said):
+        read_run(config(variants=["mn04_seeded_e1_l", "mn04_seeded_l_e1"]))
+
+
+def test_a_benchmark_with_the_name_of_another_folder_is_told_which_are_taken():
+    with pytest.raises(ConfigurationError, match="benchmark: Another name than scores, scratch,"):
+        read_run(config(benchmark="published"))
+
+
 def test_a_task_that_is_nowhere_to_be_had_is_refused_before_any_job():
     with pytest.raises(
         ConfigurationError, match=r"tasks: spoken_digit-1\.0\.9-small .*task_sources"

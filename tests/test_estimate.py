@@ -12,7 +12,7 @@ from hear_mn.variants import parse_variant
 from workflow_scripts.hear2021.run import resources
 from workflow_scripts.hear2021.run.config_tables import CONFIG
 from workflow_scripts.hear2021.run.configuration import read_run, task_table
-from workflow_scripts.hear2021.run.estimate import as_text, estimate_run
+from workflow_scripts.hear2021.run.estimate import as_text, assumed, estimate_run
 
 ESC50 = task_table()["esc50-v2.0.0-full"]
 FILES = [yaml.safe_load((CONFIG / name).read_text()) for name in ("config.yaml", "hear2021.yaml")]
@@ -66,6 +66,12 @@ def test_the_study_takes_the_disk_that_the_documents_say():
     assert "Disk in all: 316.6 GB" in text
     (total,) = (line.split() for line in text.splitlines() if line.startswith("in all"))
     assert total[2:6] == ["133.20", "104.00", "79.44", "11.48"]
+
+
+def test_what_is_assumed_of_a_task_is_said():
+    ours = dataclasses.replace(ESC50, task="ours", hours=None)
+    assert assumed([ESC50, ours]).endswith("config/tasks.csv does not say (clips, hours): ours\n")
+    assert assumed([ESC50]) == ""
 
 
 def test_hours_of_evaluations_are_where_the_run_evaluates():

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from hear_mn.variants import parse_variant
 from workflow_scripts.hear2021.run.configuration import task_table
-from workflow_scripts.hear2021.run.groups import group_of, is_short
+from workflow_scripts.hear2021.run.groups import group_of, is_short, members_at_most
 
 
 def test_only_short_evaluations_share_a_job():
@@ -33,3 +34,13 @@ def test_only_short_evaluations_share_a_job():
 )
 def test_a_task_is_long_from_600_clips_on_or_as_many_times_10_seconds_of_events(changes, short):
     assert is_short(replace(task_table()["esc50-v2.0.0-full"], **changes)) == short
+
+
+def test_a_job_has_as_many_evaluations_as_its_checkpoint_has_variants_up_to_a_limit():
+    names = ["mn04_as_e1", "mn04_as_l", "mn04_as_mels", "mn10_as_e1"]
+    variants = [parse_variant(name) for name in names]
+    short, long = task_table()["mini_vowels"], task_table()["esc50-v2.0.0-full"]
+    assert members_at_most("mn04_as_e1", short, variants, limit=8) == 3
+    assert members_at_most("mn04_as_e1", short, variants, limit=2) == 2
+    assert members_at_most("mn10_as_e1", short, variants, limit=8) == 1
+    assert members_at_most("mn04_as_e1", long, variants, limit=8) == 1

@@ -28,3 +28,13 @@ def test_slurm_is_asked_about_what_is_known_of_jobs_before_their_input_is_there(
     assert asked["embed"] == ["time"]
     assert asked["evaluate"] == ["mem"]
     assert not (folder / "results/scores").exists()
+
+
+def test_a_slip_in_the_published_scores_is_told_before_the_first_job(tmp_path):
+    folder = copy_workflow(tmp_path / "clone")
+    with (folder / "config/published_scores.csv").open("a") as table:
+        table.write("Foo,,ESC-50,0.55,,0,exact,,me\n")
+    result = snakemake(folder, "-j1", "--", "results/mini/claims.md")
+    assert result.returncode != 0
+    assert "published_systems.csv has no row for Foo" in result.stdout
+    assert not (folder / "results/logs").exists()

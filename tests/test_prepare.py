@@ -295,7 +295,7 @@ BROKEN = {
     r"is cut short: 2000 of \d+ bytes": wav()[:2000],
     r"is cut short: 1000 of \d+ bytes": wav(endian="BIG")[:1000],
     "has no samples": wav(seconds=0),
-    "is no wav": b"RIFF and nothing more",
+    "is no wav: Format not recognised": b"RIFF and nothing more",
     "is an empty file": b"",
 }
 

@@ -36,7 +36,7 @@ def test_the_example_has_every_required_setting(repository):
         ({"partition": "gpu"}, "unknown key 'partition'"),
         ({"account": 123}, "account: 123 is not of type"),
         ({"gres": "gpu:2"}, "gres: 'gpu:2' does not match"),
-        ({"gres": "gpu:1"}, "should not be valid"),
+        ({"gres": "gpu:1"}, "top level: gpu_model or gres, one of them null"),
         ({"gpu_model": "tesla-v100"}, "(the executor takes no others)"),
     ],
 )

@@ -60,6 +60,15 @@ def test_metadata_is_kept_as_it_is():
         ({"evaluation": ["accuracy"]}, r"evaluation is \['accuracy'\].*top1_acc, pitch_acc"),
         ({"evaluation": [["top1_acc"]]}, r"evaluation is \[\['top1_acc'\]\]; a task of"),
         ({"evaluation_params": None}, "evaluation_params is None, not an object"),
+        ({"evaluation_params": {"event_postprocessing_grid": []}}, r"grid is \[\]; of each key it"),
+        (
+            {"evaluation_params": {"task_specific_param_grid": {"batch_size": 64}}},
+            "task_specific_param_grid is {'batch_size': 64}; of each key it lists values",
+        ),
+        (
+            {"evaluation_params": {"event_postprocessing_grid": {"median_filter": [250]}}},
+            "grid has median_filter; allowed: median_filter_ms, min_duration",
+        ),
         ({"use_scoring_for_early_stopping": "false"}, "stopping is 'false', not true or false"),
         ({"evaluation": ["segment_1s_er"]}, "a task of scene embeddings is scored by"),
     ],

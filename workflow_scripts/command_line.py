@@ -1,13 +1,15 @@
 """How a rule's script is run: its function's arguments as options, its output in the job's log."""
 
 import argparse
+import errno
 import gc
 import inspect
 import os
+import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
@@ -42,11 +44,25 @@ def command_line(function: Callable[..., object]) -> None:
             sys.stdout.flush()
             traceback.print_exc()
             said = f"sys.exit({error.code!r})" if isinstance(error, SystemExit) else str(error)
+            if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                paths = [path for path in arguments.values() if isinstance(path, Path)]
+                said += _fullest_disk([log, *paths])
             print(f"{type(error).__name__}: {' '.join(said.split())}", file=sys.stderr)
             print(f"{function.__name__}: {said}\n    log: {log}", file=console, flush=True)
             for descriptor in (1, 2):
                 os.dup2(console.fileno(), descriptor)
             sys.exit(1)
+
+
+def _fullest_disk(paths: Iterable[Path]) -> str:
+    """Say which of the files' disks has the least room, for the error of a write may not."""
+    folders = {path.absolute().parent for path in paths}
+    free = {folder: shutil.disk_usage(folder).free for folder in folders if folder.exists()}
+    fullest = min(free, key=lambda folder: free[folder])
+    return (
+        f". {fullest} has {free[fullest] / 1e6:.0f} MB left: make room there (or raise the quota) "
+        f"and start again; what is finished is kept"
+    )
 
 
 class _Ended(BaseException):

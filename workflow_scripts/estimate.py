@@ -3,7 +3,7 @@
 from hear_mn.variants import parse_variant
 from workflow_scripts.command_line import command_line
 from workflow_scripts.hear2021.run.configuration import task_table
-from workflow_scripts.hear2021.run.estimate import as_text, estimate_run
+from workflow_scripts.hear2021.run.estimate import as_text, assumed, estimate_run
 
 
 def estimate(
@@ -37,7 +37,7 @@ def estimate(
         local_tasks=local_tasks,
         local_weights=local_weights,
     )
-    print(as_text(estimates))
+    print(as_text(estimates) + assumed(rows))
 
 
 if __name__ == "__main__":

@@ -24,9 +24,9 @@ class Feed:
     """How a kind of device gets its audio.
 
     Attributes:
-        batch_seconds, batch_clips: of a batch at most: what the network takes at a time, or a few
-            times that.
-        piece_seconds: of what is read at a time.
+        batch_seconds, batch_clips: seconds of audio, and clips, that a batch has at most. The
+            embedder takes it in one go or in a few.
+        piece_seconds: seconds of audio that are read at a time.
         readers: threads that read.
         ahead: pieces that are read before they are needed.
         samples: as they are in the file, or as the network takes them.
@@ -41,11 +41,25 @@ class Feed:
 
 
 # Whole batches, made float32 beside the network's work.
-CPU_FEED = Feed(80.0, 256, piece_seconds=80.0, readers=1, ahead=2, samples=torch.float32)
+CPU_FEED = Feed(
+    batch_seconds=80.0,
+    batch_clips=256,
+    piece_seconds=80.0,
+    readers=1,
+    ahead=2,
+    samples=torch.float32,
+)
 # A GPU goes through audio faster than one core reads it, so several read pieces of its batches,
 # somewhat more than a batch ahead, in int16: half of the bytes. At 32 kHz a piece is 66 MB, a
 # little under the power of two that page-locked memory comes in.
-CUDA_FEED = Feed(8192.0, 8192, piece_seconds=1024.0, readers=4, ahead=12, samples=torch.int16)
+CUDA_FEED = Feed(
+    batch_seconds=8192.0,
+    batch_clips=8192,
+    piece_seconds=1024.0,
+    readers=4,
+    ahead=12,
+    samples=torch.int16,
+)
 
 
 def embedded_batches(

@@ -20,6 +20,7 @@ import torch
 from tqdm import tqdm
 
 from hear_mn.embedding import Embedder
+from hear_mn.variants import MODULE_PART
 from hear_mn.whole import write_json_whole
 from workflow_scripts.hear2021.embedding.device_pipeline import embedded_batches
 from workflow_scripts.hear2021.embedding.embedded_task import EmbeddingError, clips_by_length
@@ -78,17 +79,16 @@ def embed_task(
         )
     part = embeddings.with_name(f".{embeddings.name}.part")
     with only_writer(embeddings, EmbeddingError):
-        performance = _embed(task, embedder, part, identity)
-        saved = _read_progress(part, identity)
+        progress, performance = _embed(task, embedder, part, identity)
         part.replace(embeddings)
         write_json_whole(
             manifest,
             {
                 "identity": identity,
                 "features": _columns(_sizes(task, embedder)),
-                "rows": saved.rows,
+                "rows": progress.rows,
                 "sample_sha256": _sample_sha256(embeddings),
-                "times_ms": saved.times_ms or None,
+                "times_ms": progress.times_ms or None,
                 "made_after": files_before(manifest.stem, manifest.parent),
             },
         )
@@ -96,7 +96,10 @@ def embed_task(
     return performance
 
 
-def _embed(task: Task, embedder: Embedder, part: Path, identity: dict[str, Any]) -> dict[str, Any]:
+def _embed(
+    task: Task, embedder: Embedder, part: Path, identity: dict[str, Any]
+) -> tuple[Progress, dict[str, Any]]:
+    """Embed what is not yet embedded; return how far the pass is, whole, and how it went."""
     clips = clips_by_length(task)
     sizes = _sizes(task, embedder)
     width = sum(sizes.values())
@@ -130,7 +133,7 @@ def _embed(task: Task, embedder: Embedder, part: Path, identity: dict[str, Any])
         _save(part, rows, progress)
     seconds = time.perf_counter() - started
     embedded = clips[resumed:]
-    return {
+    return progress, {
         "seconds": seconds,
         "clips": len(embedded),
         "clips_per_second": len(embedded) / seconds,
@@ -164,10 +167,11 @@ def _refuse_non_finite(
         finite = torch.isfinite(values).reshape(-1, values.shape[-1]).all(dim=0)
         for name, (start, stop) in _columns(feature_sizes).items():
             if not finite[start:stop].all():
+                remedy = "; a MobileNet in half precision may need `precision: float32`"
                 raise EmbeddingError(
                     f"{task.name}: the feature {name} of clip {clip.split}/{clip.name} has NaN or "
-                    f"Inf. Listen to the clip; a MobileNet in half precision may need "
-                    f"`precision: float32`"
+                    f"Inf. Listen to the clip, and try the model on it"
+                    f"{'' if name == MODULE_PART else remedy}"
                 )
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from hear_mn.whole import name_aside
-from workflow_scripts.hear2021.evaluation.packing import EmbeddedTask, PackedTask, pack
+from workflow_scripts.hear2021.evaluation.packing import PackedTask, TaskEmbeddings, pack
 
 
-def export(embedded: EmbeddedTask, directory: Path) -> None:
+def export(embedded: TaskEmbeddings, directory: Path) -> None:
     """Write what `python -m heareval.predictions.runner <directory>` reads.
 
     For each split: `<split>.json` (the task's annotations), `<split>.embeddings.npy` (float32 rows

@@ -21,8 +21,8 @@ ALIGNMENT = 64  # bytes; torch's allocations begin at multiples of it
 ROWS_SHARE = 0.5  # of a GPU's free memory; the rest is for the predictors
 
 
-class EmbeddedTask(Protocol):
-    """A task with embeddings of its clips.
+class TaskEmbeddings(Protocol):
+    """A task with embeddings of its clips, as `EmbeddedTask` reads them from files.
 
     Attributes:
         task: the task.
@@ -148,7 +148,7 @@ def packed_clips(task: Task) -> dict[str, list[int]]:
     return order
 
 
-def pack(embedded: EmbeddedTask, device: torch.device | str = "cpu") -> PackedTask:
+def pack(embedded: TaskEmbeddings, device: torch.device | str = "cpu") -> PackedTask:
     """Put a task's rows and targets in heareval's order, on `device`.
 
     Memory: the packed matrix, and one split's rows while they are read. A matrix that would take

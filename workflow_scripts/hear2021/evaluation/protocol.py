@@ -25,7 +25,7 @@ from workflow_scripts.hear2021.evaluation.heareval_definitions import (
     parameter_grid,
     sort_grid_points,
 )
-from workflow_scripts.hear2021.evaluation.packing import EmbeddedTask, PackedTask, pack
+from workflow_scripts.hear2021.evaluation.packing import PackedTask, TaskEmbeddings, pack
 from workflow_scripts.hear2021.evaluation.results import aggregate_test_results
 from workflow_scripts.hear2021.evaluation.scoring import Scorer
 from workflow_scripts.hear2021.evaluation.side_by_side import train_side_by_side
@@ -45,7 +45,7 @@ TrainAll = Callable[[PackedTask, Sequence[Training], Scorer], Iterator[TrainedPr
 
 
 def evaluate(
-    embedded: EmbeddedTask,
+    embedded: TaskEmbeddings,
     *,
     grid_points: int = 8,
     seed: int = 42,

@@ -174,5 +174,6 @@ def _refuse_inconsistencies(published: Published, folder: Path) -> None:
     without_row = sorted(named - set(published.systems))
     if without_row:
         raise ConfigurationError(
-            f"{folder.name}/published_systems.csv has no row for {', '.join(without_row)}"
+            f"{folder.name}/published_systems.csv has no row for {', '.join(without_row)}, which "
+            f"other tables of published results name (column model or variant)"
         )

@@ -144,6 +144,8 @@ def _explain(error: ValidationError) -> str:
         return f"{key}: unknown key {', '.join(map(repr, unknown))}. Allowed: {', '.join(allowed)}"
     if error.validator == "enum":
         return f"{key}: {error.instance!r}. Allowed: {', '.join(map(repr, allowed_values))}"
+    if error.validator == "not":
+        return f"{key}: {allowed_values['description']}"
     if error.validator == "pattern" and "description" in schema:
         return f"{key}: {error.message}. {schema['description']}"
     return f"{key}: {error.message}"

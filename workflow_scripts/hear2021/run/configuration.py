@@ -43,6 +43,11 @@ class TaskRow:
     note: str
 
     @property
+    def size_is_known(self) -> bool:
+        """Whether the table says how much there is of the task; otherwise a guess stands in."""
+        return None not in (self.clips, self.hours)
+
+    @property
     def kind(self) -> tuple[str, str, str]:
         """What the data of the task must be: how it is embedded, predicted and scored."""
         return self.embedding_type, self.prediction_type, self.primary_metric
@@ -100,8 +105,8 @@ def complete_columns(rows: Iterable[TaskRow]) -> set[str]:
     return {column for column, count in found.items() if count == directories[column]}
 
 
-def _check_checkpoints_and_variants() -> None:
-    """Check checkpoints.csv and variants.csv in config/, which `hear_mn` reads, before it does."""
+def _check_checkpoints() -> set[str]:
+    """Check config/checkpoints.csv before `hear_mn` reads it; return the checkpoints."""
     urls: dict[str, str] = {}
     names = set()
     for where, cells in table_rows("checkpoints", "checkpoint"):
@@ -112,8 +117,13 @@ def _check_checkpoints_and_variants() -> None:
                 f"{where}: the file {file!r} is another row's, of another url; give it a name of "
                 f"its own in the cache"
             )
+    return names
+
+
+def _check_variants(checkpoint_names: Container[str]) -> None:
+    """Check config/variants.csv before `hear_mn` reads it."""
     for where, cells in table_rows("variants", "variant"):
-        if cells["alias"] in names:
+        if cells["alias"] in checkpoint_names:
             raise ConfigurationError(
                 f"{where}: {cells['alias']} is this variant's name in the reference, and a row of "
                 f"config/checkpoints.csv; call that checkpoint otherwise"
@@ -127,7 +137,7 @@ def read_run(config: Mapping[str, Any]) -> Run:
         ConfigurationError: naming the key, the value and what is allowed.
     """
     check(dict(config), "config", "The configuration (config/*.yaml, --configfile, --config)")
-    _check_checkpoints_and_variants()
+    _check_variants(_check_checkpoints())
     table = task_table()
     settings = {**defaults("config"), **config}
     variants = _variants(settings["variants"])
@@ -170,16 +180,17 @@ def _made_up(variants: Iterable[Variant], tasks: Iterable[TaskRow], weights: Con
 
 
 def _variants(names: Iterable[str]) -> tuple[Variant, ...]:
-    found: dict[str, Variant] = {}
+    found: list[Variant] = []
     for name in names:
         try:
             variant = parse_variant(name)
         except UnknownVariant as error:
             raise ConfigurationError(f"variants: {error}") from error
-        if variant.name in found:
-            raise ConfigurationError(f"variants: {name} is {variant.name}, which is there already")
-        found[variant.name] = variant
-    return tuple(found.values())
+        same = (other for other in found if other.features == variant.features)
+        if other := next((one for one in same if one.checkpoint == variant.checkpoint), None):
+            raise ConfigurationError(f"variants: {name} is {other.name}, which is there already")
+        found.append(variant)
+    return tuple(found)
 
 
 def _known(key: str, names: Iterable[str], table: Mapping[str, Any], source: str) -> list[str]:

@@ -29,6 +29,17 @@ class Estimate:
     evaluation_core_hours: float = 0.0
 
 
+def assumed(tasks: Iterable[TaskRow]) -> str:
+    """Return a line on the tasks of which the table does not say how large they are, or nothing."""
+    names = [row.task for row in tasks if not row.size_is_known]
+    if not names:
+        return ""
+    return (
+        f"Assumed to have {resources.UNKNOWN_CLIPS} clips and {resources.UNKNOWN_HOURS:g} hours, "
+        f"since config/tasks.csv does not say (clips, hours): {', '.join(names)}\n"
+    )
+
+
 def estimate_run(
     variants: Sequence[Variant],
     tasks: Iterable[TaskRow],

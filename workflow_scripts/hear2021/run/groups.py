@@ -4,7 +4,9 @@ A group has the evaluations of one checkpoint's variants on one task, one after 
 has finished is not lost with it: `evaluation.kept_scores`.
 """
 
-from hear_mn.variants import parse_variant
+from collections.abc import Iterable
+
+from hear_mn.variants import Variant, parse_variant
 from workflow_scripts.hear2021.run.configuration import TaskRow
 
 # Evaluations of tasks with fewer clips take seconds, as long as a job's start or less. Clips of
@@ -27,6 +29,14 @@ def trains_on_gpu(task: TaskRow, evaluation_device: str) -> bool:
     `evaluation_device`: the run's, "cpu" or "gpu".
     """
     return evaluation_device == "gpu" and not is_short(task)
+
+
+def members_at_most(variant: str, task: TaskRow, variants: Iterable[Variant], limit: int) -> int:
+    """Return how many of the run's evaluations share a job: `limit` or the variants there are."""
+    if not is_short(task):
+        return 1
+    checkpoint = parse_variant(variant).checkpoint
+    return max(1, min(limit, sum(sibling.checkpoint == checkpoint for sibling in variants)))
 
 
 def group_of(variant: str, task: TaskRow) -> str | None:

@@ -50,10 +50,15 @@ class Lifecycle:
         """Check the scratch folder and the cluster, and start telling how the run goes.
 
         Raises:
-            WorkflowError: saying what is wrong with either. Nothing was submitted then.
+            WorkflowError: saying what is wrong with either, or with the published scores that
+                reports are made of. Nothing was submitted then.
         """
+        # Here, for it imports pandas, and the process of every job reads this module.
+        from workflow_scripts.hear2021.report.published import read_published  # noqa: PLC0415
+
         try:
             take(self._scratch, Path.cwd())
+            read_published()  # which reports would fail of, hours later
         except ConfigurationError as error:
             raise WorkflowError(str(error)) from error
         dag = self._workflow.dag

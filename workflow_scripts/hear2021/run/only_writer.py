@@ -23,8 +23,9 @@ def only_writer(target: Path, error: type[Exception]) -> Iterator[None]:
         except Timeout as timeout:
             raise error(
                 f"another process is writing {target}: a job of an earlier run that is still "
-                f"going? Cancel it (squeue, scancel; kill) or wait for it, then start again. If "
-                f"there is none (a node that crashed), delete {path}"
+                f"going? Cancel it (squeue, scancel; kill), then start again: a pass goes on "
+                f"where it was cancelled, while Snakemake deletes what it ends with, as "
+                f"incomplete. If there is none (a node that crashed), delete {path}"
             ) from timeout
         yield
         path.unlink(missing_ok=True)  # while it is held: released, it may be another's

@@ -128,8 +128,8 @@ def decode(wav: bytes, sample_rate: int) -> np.ndarray:
             if sound.samplerate != sample_rate:
                 raise WavError(f"is at {sound.samplerate} Hz in the folder {sample_rate}/")
             samples = sound.read(dtype="int16")
-    except soundfile.SoundFileError as error:
-        raise WavError(f"is no wav: {error}") from error
+    except soundfile.LibsndfileError as error:
+        raise WavError(f"is no wav: {error.error_string}") from error
     # Of the RIFF chunk, after these eight bytes; RIFX is the same of big-endian machines.
     declared = int.from_bytes(wav[4:8], "big" if wav.startswith(b"RIFX") else "little")
     if declared not in UNKNOWN_RIFF_SIZES and declared + 8 > len(wav):

@@ -34,6 +34,9 @@ REQUIRED_METADATA = (
     "evaluation",
 )
 
+POSTPROCESSING_GRID = "event_postprocessing_grid"
+POSTPROCESSING = ("median_filter_ms", "min_duration")
+
 METADATA_FILE = "task_metadata.json"
 VOCABULARY_FILE = "labelvocabulary.csv"
 
@@ -59,6 +62,7 @@ def read_metadata(task: str, text: str) -> dict[str, Any]:
         if key in metadata and not isinstance(metadata[key], kind):
             allowed = "an object" if kind is dict else "true or false"
             raise _error(task, METADATA_FILE, f"{key} is {metadata[key]!r}, not {allowed}")
+    _check_evaluation_params(task, metadata.get("evaluation_params", {}))
     known = SCORES[metadata["embedding_type"]]
     scores = metadata["evaluation"]
     if not scores or not isinstance(scores, list) or any(score not in known for score in scores):
@@ -187,6 +191,21 @@ def _event(task: str, file: str, clip: str, event: Any, sample_duration: float |
             + ("" if sample_duration is None else f" of {sample_duration} s"),
         )
     return parsed
+
+
+def _check_evaluation_params(task: str, parameters: Mapping[str, Any]) -> None:
+    for name in ("task_specific_param_grid", POSTPROCESSING_GRID):
+        grid = parameters.get(name, {})
+        lists = isinstance(grid, dict) and all(isinstance(v, list) and v for v in grid.values())
+        if not lists:
+            raise _error(task, METADATA_FILE, f"{name} is {grid!r}; of each key it lists values")
+    unknown = sorted(set(parameters.get(POSTPROCESSING_GRID, {})) - set(POSTPROCESSING))
+    if unknown:
+        raise _error(
+            task,
+            METADATA_FILE,
+            f"{POSTPROCESSING_GRID} has {', '.join(unknown)}; allowed: {', '.join(POSTPROCESSING)}",
+        )
 
 
 def _check_splits(task: str, metadata: Mapping[str, Any]) -> None:

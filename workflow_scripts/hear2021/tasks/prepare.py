@@ -229,8 +229,7 @@ def _refuse_incomplete(
         raise TaskError(
             f"{task}: {len(missing)} of {len(listed)} listed clips are not in {source}: "
             f"{_first_five([f'{spool.source_rate}/{path}' for path in missing])}. "
-            + _alike(missing[0], spool.clips)
-            + "Fetch the archive again or take them off the lists."
+            + (_alike(missing[0], spool.clips) or "Fetch the archive again, or correct the lists.")
         )
 
 
@@ -241,7 +240,7 @@ def _alike(path: str, there: Iterable[str]) -> str:
         return ""
     return (
         f"There is {alike!a}, and the list says {path!a}: case and Unicode form (macOS writes its "
-        f"own) count. Rename the files, or correct the lists. "
+        f"own) count. Rename the files, or correct the lists."
     )
 
 
