@@ -1,6 +1,7 @@
 """What a run tells people, and its table of performance."""
 
 import logging
+import math
 import os
 import re
 from pathlib import Path
@@ -43,6 +44,14 @@ def test_a_finished_pair_is_one_line_with_counts_and_an_estimate(messages):
     assert lines[-1].startswith(
         "mn04_as_e1 on esc50: 0.7500 | 1 of 2 pairs | jobs: 2 done, 0 running, 1 waiting | about "
     )
+
+
+def test_a_pair_whose_score_is_not_a_number_is_told_where_the_reason_is():
+    lines: list[str] = []
+    follower = RunMessages(lines.append, lambda variant, task: math.nan)
+    follower.begin({1: Job("evaluate", {"variant": "mn04_as_e1", "task": "birds"}, 10)})
+    happened(follower, "job_finished", job_id=1)
+    assert lines[-1].startswith("mn04_as_e1 on birds: no score (tables/missing.csv) | 1 of")
 
 
 def test_the_time_left_is_that_of_the_work_and_not_of_downloads():

@@ -5,6 +5,7 @@ messages are the same on one machine and on a cluster. `lifecycle` connects the 
 """
 
 import logging
+import math
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -147,7 +148,8 @@ class RunMessages(logging.Handler):
     def _tell_finished(self, job: Job) -> None:
         if job.is_pair:
             score = self._read_score(job.wildcards["variant"], job.wildcards["task"])
-            self._write(f"{job.subject}: {score:.4f} | {self.counts()}")
+            said = f"{score:.4f}" if math.isfinite(score) else "no score (tables/missing.csv)"
+            self._write(f"{job.subject}: {said} | {self.counts()}")
         elif job.minutes > 10:
             self._write(f"{job.rule} {job.subject}: done in {duration(job.seconds or 0)}")
 
