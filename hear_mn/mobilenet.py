@@ -29,9 +29,9 @@ from hear_mn.bias_activation import biased
 
 # cuDNN plans a convolution for every new shape, on an H200 some 30 ms, and with few columns it
 # starts a kernel for every channel: 1456 a clip of events. torch's own kernel has no plan and takes
-# up to 0.5 ms for 2**24 values where cuDNN's takes 0.1. So fewer values than these are left to
-# torch's, and so is a shape until that has cost as much as its plan: clips of many lengths, of
-# which no shape comes often, would be planned for minutes.
+# up to 0.5 ms for 2**24 values (that it reads or writes) where cuDNN's takes 0.1. So fewer values
+# than these are left to torch's, and so is a shape until that has cost as much as its plan: clips
+# of many lengths, of which no shape comes often, would be planned for minutes.
 PLANNED_VALUES = 1 << 24
 PLANNED_AFTER_VALUES = 1 << 30
 
@@ -314,10 +314,12 @@ class FoldedConvNorm(nn.Module):
 
     def _pays_by_plan(self, x: Tensor) -> bool:
         """Return whether `x` is large and of a shape that came often enough to be planned."""
-        if x.numel() < PLANNED_VALUES:
+        made = x.numel() // x.shape[1] * len(self.weight) // (self.stride[0] * self.stride[1])
+        values = max(x.numel(), made)
+        if values < PLANNED_VALUES:
             return False
         if self._unplanned_values[x.shape] < PLANNED_AFTER_VALUES:
-            self._unplanned_values[x.shape] += x.numel()
+            self._unplanned_values[x.shape] += values
             return False
         return True
 

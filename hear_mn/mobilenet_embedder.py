@@ -30,7 +30,8 @@ Precision = Literal["half", "float32"]
 # are no faster there. Telling a GPU what to do with a batch takes 6 to 13 ms, so the batch should
 # take it longer: some 800 clips of 10 s for a narrow network on an H200. The bytes also keep an
 # activation under 2**31 values, beyond which torch leaves it to cuDNN whether a convolution works:
-# widths that do not halve evenly (81 frames, then 41) take up to a fifth more than their share.
+# widths that do not halve evenly (81 frames, then 41) take up to a fifth more than their share. (Of
+# 2 or 3 frames a third more: too much for a batch of 70,000 sounds of 30 ms, which no task has.)
 CPU_BYTES, CUDA_BYTES = 128 << 20, 13 << 29
 CPU_FRAMES = 4096
 CUDA_SHARE = 0.1  # of the free memory, for the largest activation
@@ -46,8 +47,8 @@ class MobileNetEmbedder(nn.Module):
 
     Memory: one batch of windows (the largest activation is at most 128 MiB on a CPU, and on a GPU
     6.5 GiB or a tenth of the free memory; three or so are alive at a time), one padded copy of the
-    sounds in it (for long sounds of several lengths thrice that), and the output. A GPU that still
-    runs out of memory gets half the batch from then on.
+    sounds in it (for long sounds of several lengths four times that), and the output. Where a GPU
+    still runs out of memory, a batch is from then on at most half of the one that failed.
     """
 
     def __init__(

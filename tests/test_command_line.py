@@ -82,6 +82,14 @@ def test_a_full_disk_is_named_with_the_room_that_is_left(run, tmp_path):
     assert re.search(said, log.read_text().splitlines()[-1])
 
 
+def test_a_disk_without_room_for_the_log_is_named_too(run, tmp_path):
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "train.log").symlink_to("/dev/full")
+    result, _ = run("--task", str(tmp_path / "esc50"), "--folds", "0", "--seed", "28")
+    assert result.returncode == 1
+    assert "No space left on device. " in result.stderr
+
+
 CLEANED_UP = """
 import os, signal, tempfile
 from pathlib import Path

@@ -28,7 +28,9 @@ def test_only_short_evaluations_share_a_job():
         ({"clips": 599, "sample_duration": 30.0}, True),
         ({"clips": 59, "sample_duration": 100.0, "embedding_type": "event"}, True),
         ({"clips": 60, "sample_duration": 100.0, "embedding_type": "event"}, False),
-        ({"clips": 599, "sample_duration": None, "embedding_type": "event"}, True),
+        ({"clips": 99, "sample_duration": None, "embedding_type": "event", "hours": 1.6}, True),
+        ({"clips": 99, "sample_duration": None, "embedding_type": "event", "hours": 1.7}, False),
+        ({"clips": 99, "sample_duration": None, "embedding_type": "event", "hours": None}, False),
         ({"clips": 599, "sample_duration": 4.0, "embedding_type": "event"}, True),
     ],
 )

@@ -96,7 +96,7 @@ def test_a_member_that_has_stopped_leaves_the_others_as_they_are():
         stack = Stack(members)
         stack.train_epoch()
         if leaves:
-            stack.keep([0, 2])
+            stack.keep([2])  # whose learning rate is not the first one's
         stack.train_epoch()
         stack.give_back(len(stack.members) - 1)
         last.append(members[2].predictor)

@@ -1,6 +1,7 @@
 """What a task must say of itself, and the errors of one that does not."""
 
 import csv
+import inspect
 import json
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import needs_shared
+from workflow_scripts.hear2021.evaluation.events import detect_events
 from workflow_scripts.hear2021.run.configuration import task_table
 from workflow_scripts.hear2021.tasks.hear_layout import read_metadata, read_split, read_vocabulary
 from workflow_scripts.hear2021.tasks.task import Clip, Task, TaskError
@@ -67,7 +69,7 @@ def test_metadata_is_kept_as_it_is():
         ),
         (
             {"evaluation_params": {"event_postprocessing_grid": {"median_filter": [250]}}},
-            "grid has median_filter; allowed: median_filter_ms, min_duration",
+            "grid has median_filter; allowed: threshold, median_filter_ms, min_duration",
         ),
         ({"use_scoring_for_early_stopping": "false"}, "stopping is 'false', not true or false"),
         ({"evaluation": ["segment_1s_er"]}, "a task of scene embeddings is scored by"),
@@ -76,6 +78,14 @@ def test_metadata_is_kept_as_it_is():
 def test_wrong_metadata_is_named_with_what_is_allowed(changes, message):
     with pytest.raises(TaskError, match=rf"birds-v1: task_metadata\.json .*{message}"):
         read_metadata("birds-v1", metadata(**changes))
+
+
+def test_every_setting_of_event_detection_may_have_values_to_try():
+    grid = {"threshold": [0.3, 0.5], "median_filter_ms": [250], "min_duration": [125, 250]}
+    parameters = {"event_postprocessing_grid": grid}
+    assert grid.keys() == inspect.getfullargspec(detect_events).kwonlydefaults.keys()
+    text = json.dumps(EVENT | {"evaluation_params": parameters})
+    assert read_metadata("birds-v1", text)["evaluation_params"] == parameters
 
 
 @pytest.mark.parametrize("key", SCENE)

@@ -1,6 +1,7 @@
 """How a rule's script is run: its function's arguments as options, its output in the job's log."""
 
 import argparse
+import contextlib
 import errno
 import gc
 import inspect
@@ -41,17 +42,20 @@ def command_line(function: Callable[..., object]) -> None:
             print("ended by SIGTERM: cancelled, or out of time", file=sys.stderr)
             sys.exit(ended.status)
         except (Exception, SystemExit) as error:
-            sys.stdout.flush()
-            traceback.print_exc()
             said = f"sys.exit({error.code!r})" if isinstance(error, SystemExit) else str(error)
             if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
                 paths = [path for path in arguments.values() if isinstance(path, Path)]
                 said += _fullest_disk([log, *paths])
-            print(f"{type(error).__name__}: {' '.join(said.split())}", file=sys.stderr)
             print(f"{function.__name__}: {said}\n    log: {log}", file=console, flush=True)
+            with contextlib.suppress(OSError):  # of a disk that has no room for the log either
+                sys.stdout.flush()
+                traceback.print_exc()
+                print(f"{type(error).__name__}: {' '.join(said.split())}", file=sys.stderr)
             for descriptor in (1, 2):
                 os.dup2(console.fileno(), descriptor)
             sys.exit(1)
+        finally:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _fullest_disk(paths: Iterable[Path]) -> str:

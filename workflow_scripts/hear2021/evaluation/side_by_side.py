@@ -71,7 +71,8 @@ class Adams:
 
     def __init__(self, parameters: torch.Tensor, rates: Sequence[float]) -> None:
         self._rates = list(rates)
-        steps = torch.zeros(len(rates), device=parameters.device)
+        # float32 whatever the default: the kernel on a GPU reads that and does not ask.
+        steps = torch.zeros(len(rates), dtype=torch.float32, device=parameters.device)
         first, second = (torch.zeros_like(parameters, requires_grad=False) for _ in range(2))
         self._state = first, second, steps
         self._attach(parameters)
@@ -90,19 +91,18 @@ class Adams:
     def step(self, gradient: torch.Tensor, members: Sequence[int]) -> None:
         """Change the parameters of some members by their rows of the gradient."""
         gradients = gradient.unbind()
+        torch._foreach_add_([self._steps[i] for i in members], 1)
         of_rate: dict[float, list[int]] = defaultdict(list)
         for i in members:
             of_rate[self._rates[i]].append(i)
         for rate, chosen in of_rate.items():
-            steps = [self._steps[i] for i in chosen]
-            torch._foreach_add_(steps, 1)
             torch._fused_adam_(
                 [self._parameters[i] for i in chosen],
                 [gradients[i] for i in chosen],
                 [self._first[i] for i in chosen],
                 [self._second[i] for i in chosen],
                 [],
-                steps,
+                [self._steps[i] for i in chosen],
                 lr=rate,
                 beta1=BETAS[0],
                 beta2=BETAS[1],
@@ -258,8 +258,9 @@ def train_side_by_side(
 ) -> Iterator[TrainedPredictor]:
     """Train a predictor for each (data split, grid point), those of one shape at once.
 
-    Memory on the device, besides the packed task: for each predictor its parameters five times
-    (gradients, Adam's two moments, the best epoch), and its batch where batches differ.
+    Memory on the device, besides the packed task: for each predictor its parameters six times
+    (gradients, twice as they come to be, Adam's two moments, the best epoch), and its batch where
+    batches differ.
 
     Args:
         packed: rows and targets.

@@ -105,6 +105,10 @@ def read_published(folder: Path = CONFIG) -> Published:
             no row in published_systems.csv, or a column that no challenge submission has.
     """
     scores = pd.DataFrame(_rows(folder, "published_scores"))
+    if scores.empty:
+        raise ConfigurationError(
+            f"{folder.name}/published_scores.csv has no rows, and so no maxima to normalise by"
+        )
     maxima = challenge_maxima(scores)
     scores = _complete(scores, maxima)
     boxes = [PublishedBox(**row) for row in _rows(folder, "published_boxes", ("model", "category"))]

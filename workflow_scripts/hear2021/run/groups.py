@@ -19,8 +19,15 @@ def is_short(task: TaskRow) -> bool:
     """Return whether evaluating a variant on this task takes about as long as a job's start."""
     if task.clips is None:
         return False
-    length = (task.sample_duration or 0) / CLIP_SECONDS if task.embedding_type == "event" else 1
-    return task.clips * max(1, length) < SHORT_CLIPS
+    if task.embedding_type == "scene":
+        return task.clips < SHORT_CLIPS
+    if task.sample_duration is not None:
+        seconds = task.clips * task.sample_duration
+    elif task.hours is not None:
+        seconds = task.hours * 3600
+    else:
+        return False
+    return max(task.clips, seconds / CLIP_SECONDS) < SHORT_CLIPS
 
 
 def trains_on_gpu(task: TaskRow, evaluation_device: str) -> bool:

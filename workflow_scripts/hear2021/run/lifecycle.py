@@ -53,16 +53,19 @@ class Lifecycle:
             WorkflowError: saying what is wrong with either, or with the published scores that
                 reports are made of. Nothing was submitted then.
         """
-        # Here, for it imports pandas, and the process of every job reads this module.
-        from workflow_scripts.hear2021.report.published import read_published  # noqa: PLC0415
-
-        try:
-            take(self._scratch, Path.cwd())
-            read_published()  # which reports would fail of, hours later
-        except ConfigurationError as error:
-            raise WorkflowError(str(error)) from error
         dag = self._workflow.dag
         jobs = [job for job in dag.needrun_jobs() if not job.is_norun]
+        try:
+            take(self._scratch, Path.cwd())
+            if any(job.rule.name in unfinished.REPORT_RULES for job in jobs):
+                # Here, for it imports pandas, and the process of every job reads this module.
+                from workflow_scripts.hear2021.report.published import (  # noqa: PLC0415
+                    read_published,
+                )
+
+                read_published()  # of a slip in which reports would fail, hours later
+        except ConfigurationError as error:
+            raise WorkflowError(str(error)) from error
         slurm = self._slurm_settings()
         running = None
         if slurm is not None:

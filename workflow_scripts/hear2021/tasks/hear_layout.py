@@ -35,7 +35,7 @@ REQUIRED_METADATA = (
 )
 
 POSTPROCESSING_GRID = "event_postprocessing_grid"
-POSTPROCESSING = ("median_filter_ms", "min_duration")
+POSTPROCESSING = ("threshold", "median_filter_ms", "min_duration")
 
 METADATA_FILE = "task_metadata.json"
 VOCABULARY_FILE = "labelvocabulary.csv"
