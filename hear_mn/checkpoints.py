@@ -177,10 +177,11 @@ def load_state_dict(path: Path, row: Checkpoint) -> dict[str, torch.Tensor]:
         ) from error
     found = shapes(state) if isinstance(state, dict) else None
     if found is None:
-        holds = f"a dict of {', '.join(map(str, state))}"[:200] if isinstance(state, dict) else ""
+        is_dict = isinstance(state, dict)
+        holds = f"a dict of {', '.join(map(str, state))}" if is_dict else type(state).__name__
         raise CheckpointError(
-            f"{row.checkpoint}: {path} holds {holds or type(state).__name__} and no dictionary of "
-            f"tensors. Save the network's state_dict() itself"
+            f"{row.checkpoint}: {path} holds {holds:.200} and no dictionary of tensors. Save the "
+            f"network's state_dict() itself"
         )
     differences = _differences(expected_shapes(row), found)
     if differences:

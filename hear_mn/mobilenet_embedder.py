@@ -165,10 +165,12 @@ class MobileNetEmbedder(nn.Module):
         while sound < len(audio):
             limit = max(1, self._frames_per_batch() // frames)
             sounds = slice(sound, min(sound + max(1, limit // n_windows), len(audio)))
-            some = audio[sounds], length, step, padding, lengths[sounds] if lengths else None
+            ends = lengths[sounds] if lengths else None
             windows = (sounds.stop - sounds.start) * min(n_windows, limit)
             try:
-                self._embed_sounds(*some, limit, vectors[sounds])
+                self._embed_sounds(
+                    audio[sounds], length, step, padding, ends, limit, vectors[sounds]
+                )
             except RuntimeError as error:
                 if windows == 1 or not is_out_of_memory(error):
                     raise

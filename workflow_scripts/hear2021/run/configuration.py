@@ -43,11 +43,6 @@ class TaskRow:
     note: str
 
     @property
-    def size_is_known(self) -> bool:
-        """Whether the table says how much there is of the task; otherwise a guess stands in."""
-        return None not in (self.clips, self.hours)
-
-    @property
     def kind(self) -> tuple[str, str, str]:
         """What the data of the task must be: how it is embedded, predicted and scored."""
         return self.embedding_type, self.prediction_type, self.primary_metric
@@ -180,17 +175,18 @@ def _made_up(variants: Iterable[Variant], tasks: Iterable[TaskRow], weights: Con
 
 
 def _variants(names: Iterable[str]) -> tuple[Variant, ...]:
-    found: list[Variant] = []
+    found: dict[tuple[str, tuple[str, ...]], Variant] = {}
     for name in names:
         try:
             variant = parse_variant(name)
         except UnknownVariant as error:
             raise ConfigurationError(f"variants: {error}") from error
-        same = (other for other in found if other.features == variant.features)
-        if other := next((one for one in same if one.checkpoint == variant.checkpoint), None):
-            raise ConfigurationError(f"variants: {name} is {other.name}, which is there already")
-        found.append(variant)
-    return tuple(found)
+        content = variant.checkpoint, variant.features
+        if content in found:
+            there = found[content].name
+            raise ConfigurationError(f"variants: {name} is {there}, which is there already")
+        found[content] = variant
+    return tuple(found.values())
 
 
 def _known(key: str, names: Iterable[str], table: Mapping[str, Any], source: str) -> list[str]:

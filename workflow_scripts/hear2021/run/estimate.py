@@ -31,7 +31,7 @@ class Estimate:
 
 def assumed(tasks: Iterable[TaskRow]) -> str:
     """Return a line on the tasks of which the table does not say how large they are, or nothing."""
-    names = [row.task for row in tasks if not row.size_is_known]
+    names = [row.task for row in tasks if None in (row.clips, row.hours)]
     if not names:
         return ""
     return (

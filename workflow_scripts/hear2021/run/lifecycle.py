@@ -58,12 +58,7 @@ class Lifecycle:
         try:
             take(self._scratch, Path.cwd())
             if any(job.rule.name in unfinished.REPORT_RULES for job in jobs):
-                # Here, for it imports pandas, and the process of every job reads this module.
-                from workflow_scripts.hear2021.report.published import (  # noqa: PLC0415
-                    read_published,
-                )
-
-                read_published()  # of a slip in which reports would fail, hours later
+                _check_published()
         except ConfigurationError as error:
             raise WorkflowError(str(error)) from error
         slurm = self._slurm_settings()
@@ -169,6 +164,14 @@ class Lifecycle:
             raise WorkflowError(str(error)) from error
         if leftovers:
             logger.info(f"Cancelled the jobs {', '.join(leftovers)} of an earlier run that died")
+
+
+def _check_published() -> None:
+    """Raise ConfigurationError of a slip in the published tables, of which reports would fail."""
+    # Here, for it imports pandas, and the process of every job reads this module.
+    from workflow_scripts.hear2021.report.published import read_published  # noqa: PLC0415
+
+    read_published()
 
 
 def _read_score(variant: str, task: str) -> float:

@@ -14,7 +14,7 @@ import shutil
 import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -175,7 +175,7 @@ def _warn_of_shared_audio(task: str, heard: Mapping[str, bytes]) -> None:
     shared = []
     for path, audio in heard.items():
         other = first.setdefault(audio, path)
-        if PurePosixPath(other).parts[0] != PurePosixPath(path).parts[0]:
+        if other.partition("/")[0] != path.partition("/")[0]:
             shared.append(f"{path} is {other}")
     if shared:
         warnings.warn(
